@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# detour: `make help` tells the targets.  Objects and programs go to $(BUILD).
+#
+# A new .c file in a folder is picked up by itself; a new tests/unit/test_*.c
+# becomes a test program.  Variants (asan, tsan) are this same Makefile with
+# another BUILD and SANITIZE.
+
+VERSION  := 0.1.0
+PREFIX   ?= /usr/local
+BUILD    ?= build
+CC       ?= gcc
+SANITIZE ?=
+
+# Warnings: all of them on, none switched off.  WERROR=1 (CI) makes them errors.
+WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes \
+            -Wmissing-prototypes -Wpointer-arith -Wvla
+ifeq ($(WERROR),1)
+WARNINGS += -Werror
+endif
+OPT      ?= -O2 -g
+HARDEN   := -D_FORTIFY_SOURCE=2 -fstack-protector-strong
+ifneq ($(SANITIZE),)
+OPT      := -O1 -g -fno-omit-frame-pointer
+HARDEN   := -fsanitize=$(SANITIZE) -fno-sanitize-recover=undefined
+endif
+
+# Libraries by what uses them; pkg-config finds them.
+DEPS_common  := inih jansson
+DEPS_lun     := liburing libiscsi blkid libudev
+DEPS_health  := libmicrohttpd jansson libcurl
+DEPS_plugin  := nbdkit libnbd
+DEPS_proxy   := openssl
+DEPS_tests   := cmocka
+DEPS_all     := $(sort $(DEPS_common) $(DEPS_lun) $(DEPS_health) \
+                $(DEPS_plugin) $(DEPS_proxy))
+
+GOALS_WITHOUT_DEPS := clean help format deps
+ifneq ($(filter-out $(GOALS_WITHOUT_DEPS),$(or $(MAKECMDGOALS),all)),)
+# Everything that builds needs the packages: fetch what is missing, once.
+ifneq ($(shell pkg-config --exists $(DEPS_all) $(DEPS_tests) 2>&1 || echo no),)
+ifneq ($(filter check demo,$(MAKECMDGOALS)),)
+$(if $(filter ok,$(lastword $(shell deploy/install-deps >&2 && echo ok))),,\
+  $(error deploy/install-deps could not install what is missing))
+else
+$(error libraries are missing: run `make deps' (or deploy/install-deps) first)
+endif
+endif
+PKG_CFLAGS := $(shell pkg-config --cflags $(DEPS_all))
+endif
+
+pkg_libs = $(shell pkg-config --libs $(1))
+
+CPPFLAGS += -I. -D_GNU_SOURCE -DDETOUR_VERSION='"$(VERSION)"' $(PKG_CFLAGS)
+CFLAGS   += -std=gnu11 $(OPT) $(WARNINGS) $(HARDEN) -fPIC -pthread
+LDFLAGS  += -pthread $(if $(SANITIZE),-fsanitize=$(SANITIZE),-Wl,-z,relro,-z,now)
+
+src       = $(wildcard $(1)/*.c)
+obj       = $(patsubst %.c,$(BUILD)/%.o,$(1))
+
+# Programs are one file of their folder; the rest of the folder is a library,
+# so that unit tests link the very same objects.
+MAINS     := plugin/plugin.c proxy/main.c health/detourctl.c
+lib_src   = $(filter-out $(MAINS),$(call src,$(1)))
+
+LIBS      := $(foreach d,common lun health plugin proxy,$(BUILD)/lib$(d).a)
+PLUGIN    := $(BUILD)/nbdkit-detour-plugin.so
+PROXY     := $(BUILD)/detour-proxy
+CTL       := $(BUILD)/detourctl
+PROGRAMS  := $(PLUGIN) $(PROXY) $(CTL)
+UNIT      := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/unit/test_*.c))
+TOOLS     := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/tools/*.c))
+PODS      := $(wildcard */*.[158].pod */*.1.pod)
+PAGES     := $(patsubst %.pod,$(BUILD)/man/%,$(notdir $(PODS)))
+
+.PHONY: all
+all: $(PROGRAMS) $(PAGES)
+
+define library
+$$(BUILD)/lib$(1).a: $$(call obj,$$(call lib_src,$(1)))
+	@rm -f $$@
+	ar rcs $$@ $$^
+endef
+$(foreach d,common lun health plugin proxy,$(eval $(call library,$(d))))
+
+$(BUILD)/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+$(PLUGIN): $(BUILD)/plugin/plugin.o $(BUILD)/libplugin.a $(BUILD)/libhealth.a \
+	   $(BUILD)/liblun.a $(BUILD)/libcommon.a
+	$(CC) -shared $(LDFLAGS) -Wl,-Bsymbolic -o $@ $^ \
+	  $(call pkg_libs,libnbd libmicrohttpd $(DEPS_lun) $(DEPS_common))
+
+$(PROXY): $(BUILD)/proxy/main.o $(BUILD)/libproxy.a $(BUILD)/libhealth.a \
+	  $(BUILD)/liblun.a $(BUILD)/libcommon.a
+	$(CC) $(LDFLAGS) -o $@ $^ \
+	  $(call pkg_libs,$(DEPS_proxy) libmicrohttpd $(DEPS_lun) $(DEPS_common))
+
+$(CTL): $(BUILD)/health/detourctl.o $(BUILD)/libhealth.a $(BUILD)/liblun.a \
+	$(BUILD)/libcommon.a
+	$(CC) $(LDFLAGS) -o $@ $^ \
+	  $(call pkg_libs,$(DEPS_health) $(DEPS_lun) $(DEPS_common))
+
+# A test names the functions it replaces as __wrap_NAME; the linker learns
+# them from the source (only for calls across object files).
+wraps = $(patsubst __wrap_%,-Wl$(comma)--wrap=%,$(sort \
+	  $(shell grep -oh '__wrap_[a-z0-9_]*' $(1))))
+comma := ,
+
+$(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(LIBS)
+	$(CC) $(LDFLAGS) $(call wraps,tests/unit/$*.c) -o $@ $< \
+	  -Wl,--start-group $(LIBS) -Wl,--end-group \
+	  $(call pkg_libs,$(filter-out nbdkit,$(DEPS_all)) $(DEPS_tests))
+
+$(BUILD)/tests/tools/%: $(BUILD)/tests/tools/%.o $(LIBS)
+	$(CC) $(LDFLAGS) -o $@ $< -Wl,--start-group $(LIBS) -Wl,--end-group \
+	  $(call pkg_libs,$(filter-out nbdkit,$(DEPS_all)))
+
+$(BUILD)/man/%: %.pod
+	@mkdir -p $(@D)
+	pod2man --section=$(subst .,,$(suffix $*)) --name=$(basename $*) \
+	  --center="detour" --release="$(VERSION)" $< $@
+vpath %.pod plugin proxy health common deploy
+
+.PHONY: tests
+tests: all $(UNIT) $(TOOLS)
+
+# TAP everywhere.  T=PATTERN runs the tests whose file name holds it.
+SCRIPTS   = $(sort $(wildcard tests/cli/*.sh tests/fault/*.sh))
+CHECKED   = $(foreach t,$(UNIT) $(filter-out %/lib.sh,$(SCRIPTS)),\
+	      $(if $(T),$(if $(findstring $(T),$(t)),$(t)),$(t)))
+.PHONY: check
+check: tests
+	BUILD=$(abspath $(BUILD)) SANITIZE=$(SANITIZE) CMOCKA_MESSAGE_OUTPUT=TAP \
+	  prove --exec tests/run-one --timer $(PROVE_FLAGS) $(CHECKED)
+
+.PHONY: demo
+demo: all
+	BUILD=$(abspath $(BUILD)) tests/demo/demo
+
+.PHONY: asan tsan check-valgrind
+asan:
+	$(MAKE) BUILD=$(BUILD)/asan SANITIZE=address,undefined check
+tsan:
+	$(MAKE) BUILD=$(BUILD)/tsan SANITIZE=thread check
+check-valgrind: tests
+	BUILD=$(abspath $(BUILD)) VALGRIND=1 CMOCKA_MESSAGE_OUTPUT=TAP \
+	  prove --exec tests/run-one --timer $(PROVE_FLAGS) $(UNIT)
+
+PLUGINDIR = $(DESTDIR)$(shell pkg-config --variable=plugindir nbdkit)
+.PHONY: install
+install: all
+	install -D -m 755 $(PLUGIN) $(PLUGINDIR)/nbdkit-detour-plugin.so
+	install -D -m 755 $(PROXY) $(DESTDIR)$(PREFIX)/sbin/detour-proxy
+	install -D -m 755 $(CTL) $(DESTDIR)$(PREFIX)/sbin/detourctl
+	install -D -m 755 deploy/detour-pki $(DESTDIR)$(PREFIX)/sbin/detour-pki
+	for page in $(PAGES); do install -D -m 644 $$page \
+	  $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/}; done
+	deploy/install-units "$(DESTDIR)" "$(PREFIX)"
+
+.PHONY: deps format clean help
+deps:
+	deploy/install-deps
+format:
+	clang-format -i $(wildcard */*.[ch] tests/*/*.[ch])
+clean:
+	rm -rf $(BUILD)
+help:
+	@echo 'make            build the plugin, the proxy, detourctl, man pages'
+	@echo 'make demo       a SAN and three hosts in network namespaces: lose'
+	@echo '                paths, a peer, a network, under a verifying load'
+	@echo 'make check      all tests (T=WORD: those whose name holds WORD)'
+	@echo 'make asan tsan  the same under the sanitizers'
+	@echo 'make check-valgrind   unit tests under valgrind'
+	@echo 'make install    DESTDIR= PREFIX=/usr/local'
+	@echo 'make deps       install what is missing, with apt or dnf'
+	@echo 'make format clean help'
+
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+.SECONDARY:

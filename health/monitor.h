@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Watches one LUN: probes it, gathers what is known, keeps the verdict. */
+#ifndef DETOUR_HEALTH_MONITOR_H
+#define DETOUR_HEALTH_MONITOR_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "health/verdict.h"
+#include "lun/lun.h"
+
+struct monitor;
+
+struct monitor_options {
+    const char *name; /* of the LUN, for log lines */
+    unsigned probe_interval_ms, probe_timeout_ms, io_timeout_ms;
+    bool check_registration; /* look for our key about once a second */
+    /* When did the oldest unanswered request of the owner leave?  0: none.
+     * Called from the monitor's thread; must not block.  May be NULL. */
+    uint64_t (*oldest_ms)(void *opaque);
+    /* The verdict, the registration or the LUN's status changed.  Called
+     * from the monitor's thread without locks; must not block. */
+    void (*changed)(void *opaque);
+    void *opaque;
+};
+
+struct monitor_status {
+    struct verdict verdict;
+    struct lun_status lun;
+    uint64_t probe_ms;      /* when the last probe answered; 0: never */
+    unsigned probe_us;      /* how long it took */
+    unsigned probes_stuck;  /* overdue and not come back */
+};
+
+/* monitor_start - watch l until monitor_stop.
+ *
+ * One thread that never touches the device itself: probes are reads of the
+ * LUN's first block on a lun_queue of its own, waited for with a deadline;
+ * an overdue one is abandoned only when it has come to 2 of them, and then no
+ * new one is sent until one comes back.  lun_check_registration runs in a
+ * second thread, since it may hang.
+ *
+ * errors:  NULL and errno
+ * owns:    opt is copied, but for opaque; l must outlive the monitor
+ */
+struct monitor *monitor_start(struct lun *l, const struct monitor_options *opt);
+
+/* monitor_stop - end the threads and free m; NULL is fine.  Waits at most
+ * for what cannot hang, so well under a second. */
+void monitor_stop(struct monitor *m);
+
+/* monitor_kick - something happened: judge at once.  For lun_options.notify.
+ * threads: any */
+void monitor_kick(struct monitor *m);
+
+/* monitor_path_error - a request came back with a path error (-errno). */
+void monitor_path_error(struct monitor *m, int error);
+
+/* monitor_get - copy what is known; never blocks on the device. */
+void monitor_get(struct monitor *m, struct monitor_status *st);
+
+#endif
