@@ -17,7 +17,8 @@
  *
  * Every part behind the LUN's name may be missing, in any order, none twice.
  * Values are percent-encoded where they hold anything but letters, digits
- * and "._-:".  A name without '?' is what a plain NBD client asks for. */
+ * and "._-:".  A name without '?' is what a plain NBD client asks for; "" asks for
+ * the default export.  Control characters are refused, encoded or not. */
 struct export_name {
     char lun[EXPORT_WORD_MAX];
     char client[EXPORT_WORD_MAX]; /* "": none given */
@@ -51,7 +52,7 @@ struct export_info {
 };
 
 /* export_info_parse - errors: -EINVAL not such a description; unknown words
- * are passed over. */
+ * are passed over.  export_info_format - errors: -ENAMETOOLONG. */
 int export_info_parse(const char *text, struct export_info *i);
 int export_info_format(const struct export_info *i, char *buf, size_t len);
 

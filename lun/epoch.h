@@ -9,9 +9,10 @@
 /* epoch_next - a new epoch for a LUN, never given out before on this host.
  *
  * Shared by all processes of the host through STATEDIR/LUN.epoch, under
- * flock, on disk (fsync) before it returns.
+ * flock, on disk (fsync) before it returns.  Without that file the first one
+ * is random, since what was given out before is forgotten.
  *
- * errors:  0 and errno
+ * errors:  0 and errno; EUCLEAN: the file is damaged
  */
 uint32_t epoch_next(const char *statedir, const char *lun);
 
@@ -24,7 +25,10 @@ uint32_t epoch_last(const char *statedir, const char *lun);
  * rename, fsync of the folder) before a REGISTER with a new key is sent, so
  * that the process' successor knows what to preempt.
  *
- * errors:  -errno; load returns how many there are, 0 without the file
+ * lun and process must not hold '/' (-EINVAL).
+ *
+ * errors:  -errno; load returns how many there are, 0 without the file,
+ *          -E2BIG more than max, -EUCLEAN the file is damaged
  */
 int epoch_save_keys(const char *statedir, const char *lun, const char *process,
                     const uint64_t *keys, size_t n);
