@@ -17,11 +17,15 @@ enum verdict_state {
 /* Samples come from the monitor; times are on one monotonic clock, in ms. */
 struct verdict_sample {
     unsigned paths_good, paths_known; /* 0 known: paths cannot be told */
-    bool known;          /* identity and size have been read */
-    bool probe_done;     /* a probe finished since the last sample */
-    int probe_error;     /* of that probe: 0 or -errno */
+    bool known;                       /* identity and size have been read */
+    bool wrong_id;                    /* it is not the LUN that was expected */
+    bool probe_done;        /* a probe finished since the last sample */
+    int probe_error;        /* of that probe: 0 or -errno */
+    uint64_t done_sent_ms;  /* when that probe left */
     uint64_t probe_sent_ms; /* when the oldest unanswered probe left; 0: none */
     uint64_t io_sent_ms; /* when the oldest unanswered request left; 0: none */
+    uint64_t io_done_ms; /* when a request was last answered, with whatever
+                            but a path error; 0: never, or not told */
     bool io_path_error;  /* a request came back with a path error */
 };
 
@@ -32,9 +36,14 @@ struct verdict_options {
 
 struct verdict {
     enum verdict_state state;
-    uint64_t since_ms;  /* of the last change of state */
-    uint64_t good_ms;   /* start of the present run of good answers; 0: none */
-    char reason[160];   /* for people; never empty */
+    uint64_t since_ms; /* of the last change of state */
+    uint64_t good_ms;  /* start of the present run of good answers; 0: none.
+                          An overdue probe ends a run, whatever the state */
+    char reason[160];  /* for people; never empty */
+
+    /* verdict_step's own memory */
+    uint64_t bad_ms;    /* the last time something spoke for LOST; 0: never */
+    uint64_t answer_ms; /* the last time a probe was answered; 0: never */
 };
 
 /* verdict_init - start with VERDICT_UNKNOWN at now_ms. */
@@ -45,9 +54,19 @@ void verdict_init(struct verdict *v, uint64_t now_ms);
  * LOST when paths are known and none is good; when a probe came back with a
  * path error; when a request came back with a path error and no probe has
  * succeeded since; or when a request and a probe are both overdue (slow is
- * not dead).  A probe alone that is overdue makes LOST only when no request
- * is under way to contradict it.  GOOD or DEGRADED again only after a probe
- * that was sent later than what made it LOST has succeeded.
+ * not dead).  A probe alone that is overdue makes LOST only when nothing
+ * contradicts it: no probe and no request was answered within the last
+ * probe_timeout and, where answers are not told (io_done_ms 0), no request is
+ * under way that may still be answered in time.  Contradicted, it makes
+ * DEGRADED.  GOOD or DEGRADED again only after a probe that was sent later
+ * than the last thing that spoke for LOST has succeeded.
+ *
+ * UNKNOWN stays for io_timeout at most: paths that are still being opened are
+ * not lost.  LOST follows when nothing good was heard by then, or at once
+ * when it is another LUN.
+ *
+ * A probe has succeeded when the device answered it, if only with an error
+ * of its own: a medium error or a reservation conflict came over a path.
  *
  * returns: true when v->state changed
  */
