@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* What a backend must do.  lun.c checks requests, counts them and keeps the
- * orphans' book; block.c and iscsi.c move the bytes. */
+/* What a backend must do.  lun.c checks requests; block.c and iscsi.c move the
+ * bytes and know when a request has come back: they fill every field of
+ * lun_status and call lun_tally_begin and lun_tally_end. */
 #ifndef DETOUR_LUN_BACKEND_H
 #define DETOUR_LUN_BACKEND_H
 
@@ -43,12 +44,23 @@ extern const struct lun_backend lun_backend_block;
 extern const struct lun_backend lun_backend_iscsi;
 
 /* lun_changed - a backend tells that lun_get_status has news; any thread,
- * holding no lock of its own. */
+ * holding no lock of its own.  What requests are checked against (size,
+ * limits, registration) is read anew by this call only, so that a backend
+ * calls it after every change of these, before it lets go of the change's
+ * caller.  With LUN_FENCE_DRAIN lun.c keeps the registration's state itself
+ * and asks the backend's do_register and release only. */
 void lun_changed(struct lun *l);
+
+/* lun_op_writes - may the operation change what is on the LUN? */
+static inline bool
+lun_op_writes(enum lun_op op)
+{
+    return op == LUN_WRITE || op == LUN_TRIM || op == LUN_ZERO;
+}
 
 /* Counts a tally up at submit and down when a request has come back (or, an
  * orphan, has been proven dead); does nothing for reads and flushes, and for
- * io->tally NULL. */
+ * io->tally NULL.  Called by backends, once each for a request. */
 void lun_tally_begin(struct lun_io *io);
 void lun_tally_end(struct lun_io *io);
 

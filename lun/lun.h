@@ -27,24 +27,27 @@ struct lun_tally;
 
 /* ---- opening ---------------------------------------------------------- */
 
-enum lun_fence { LUN_FENCE_PR, LUN_FENCE_DRAIN };
+enum lun_fence {
+    LUN_FENCE_PR,
+    LUN_FENCE_DRAIN
+};
 
 #define LUN_ID_MAX   128 /* with the final NUL */
 #define LUN_PATH_MAX 16
 
 struct lun_options {
-    const char *name;    /* for messages and file names */
-    const char *device;  /* /dev/..., /path/to/file, or iscsi://... */
-    const char *process; /* unique on this host: "proxy", or the client */
-    const char *rundir;  /* locks live here */
+    const char *name;     /* for messages and file names */
+    const char *device;   /* /dev/..., /path/to/file, or iscsi://... */
+    const char *process;  /* unique on this host: "proxy", or the client */
+    const char *rundir;   /* locks live here */
     const char *statedir; /* epochs and keys in use live here */
     unsigned cluster_number;
     unsigned host_number;
     enum lun_fence fence;
     bool readonly;
-    const char *expected_id;  /* or NULL; another identity: never usable */
-    const char *initiator;    /* iscsi: our IQN */
-    const char *chap_user;    /* iscsi: or NULL */
+    const char *expected_id; /* or NULL; another identity: never usable */
+    const char *initiator;   /* iscsi: our IQN */
+    const char *chap_user;   /* iscsi: or NULL */
     const char *chap_secret_file;
     unsigned probe_interval_ms; /* iscsi: each path is probed by itself */
     unsigned probe_timeout_ms;
@@ -86,7 +89,7 @@ enum lun_path_state {
 };
 
 struct lun_path {
-    char name[128];    /* kernel device or portal */
+    char name[128]; /* kernel device or portal */
     enum lun_path_state state;
     uint64_t since_ms; /* of the last change of state */
     char error[160];   /* why it failed; "" while good */
@@ -100,15 +103,15 @@ enum lun_registration {
 
 struct lun_status {
     /* fixed once known, but for size, which may grow */
-    bool known;            /* identity and size have been read */
-    char id[LUN_ID_MAX];   /* "naa.6001...", "file.<fs>.<inode>", ... */
-    uint64_t size;         /* bytes */
-    uint32_t block_size;   /* bytes; all offsets and counts are multiples */
-    uint32_t preferred;    /* bytes; I/O of this size is no read-modify-write */
-    uint32_t max_io;       /* bytes in one request; larger ones are -EINVAL */
-    bool readonly;         /* device or options say so */
+    bool known;          /* identity and size have been read */
+    char id[LUN_ID_MAX]; /* "naa.6001...", "file.<fs>.<inode>", ... */
+    uint64_t size;       /* bytes */
+    uint32_t block_size; /* bytes; all offsets and counts are multiples */
+    uint32_t preferred;  /* bytes; I/O of this size is no read-modify-write */
+    uint32_t max_io;     /* bytes in one request; larger ones are -EINVAL */
+    bool readonly;       /* device or options say so */
     bool can_trim, can_zero, can_extents;
-    bool wrong_id;         /* expected_id differs: nothing is served */
+    bool wrong_id; /* expected_id differs: nothing is served */
 
     unsigned paths_good, paths_known;
     enum lun_registration registration;
@@ -128,7 +131,13 @@ size_t lun_get_paths(struct lun *l, struct lun_path *paths, size_t max);
 
 /* ---- requests --------------------------------------------------------- */
 
-enum lun_op { LUN_READ, LUN_WRITE, LUN_FLUSH, LUN_TRIM, LUN_ZERO };
+enum lun_op {
+    LUN_READ,
+    LUN_WRITE,
+    LUN_FLUSH,
+    LUN_TRIM,
+    LUN_ZERO
+};
 
 #define LUN_FUA     1u /* on the medium before it is answered */
 #define LUN_NO_HOLE 2u /* LUN_ZERO must leave the range allocated */
@@ -152,6 +161,7 @@ struct lun_io {
     char *data; /* count bytes of LUN_BUFFER_ALIGN-aligned memory */
     int error;  /* valid when it was reaped: 0 or -errno */
     struct lun_queue *queue;
+    struct lun_io *next; /* in lists of the library's own */
 };
 
 /* lun_queue_create - a place to submit requests and to wait for them.
