@@ -12,6 +12,7 @@
 #define CONFIG_DEFAULT_PORT 10810
 #define CONFIG_CLUSTER_MAX  4095
 #define CONFIG_HOST_MAX     4095 /* host numbers are 1 to this */
+#define CONFIG_NAME_MAX     63   /* of a cluster, host or LUN */
 
 enum config_fence {
     CONFIG_FENCE_PR,    /* persistent reservations arbitrate */
@@ -41,7 +42,8 @@ struct config_timers {
 };
 
 struct config_lun {
-    char *name;   /* letters, digits, '.', '_' and '-' */
+    char *name;   /* letters, digits, '.', '_' and '-'; at most CONFIG_NAME_MAX,
+                     and the first is a letter or a digit; so are hosts' names */
     char *device; /* as written */
     char *wwid;   /* identity the operator expects, or NULL */
     enum config_fence fence;
@@ -79,7 +81,8 @@ struct config {
  * numbers, doubled names and host numbers, LUNs that name unknown hosts,
  * missing files (ca, cert, key, crl, chap_secret_file), timers that do not
  * fit together (common/timers.h) and keys readable by others are mistakes.
- * A timer is written as a number with ms, s or m behind it.
+ * A timer is written as a number with ms, s or m behind it.  The files of a
+ * LUN that this host is no member of are not looked at.
  *
  * errors:  NULL and errno: EINVAL the file has mistakes, else why it could
  *          not be read (also said on errors)
@@ -96,8 +99,7 @@ void config_destroy(struct config *c);
  * owns:    the answer lives as long as c
  */
 const struct config_lun *config_lun(const struct config *c, const char *name);
-const struct config_host *config_host(const struct config *c,
-                                      const char *name);
+const struct config_host *config_host(const struct config *c, const char *name);
 
 /* config_lun_has - is h one of the hosts of l? */
 bool config_lun_has(const struct config_lun *l, const struct config_host *h);

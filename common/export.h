@@ -17,8 +17,8 @@
  *
  * Every part behind the LUN's name may be missing, in any order, none twice.
  * Values are percent-encoded where they hold anything but letters, digits
- * and "._-:".  A name without '?' is what a plain NBD client asks for; "" asks for
- * the default export.  Control characters are refused, encoded or not. */
+ * and "._-:".  A name without '?' is what a plain NBD client asks for; "" asks
+ * for the default export.  Control characters are refused, encoded or not. */
 struct export_name {
     char lun[EXPORT_WORD_MAX];
     char client[EXPORT_WORD_MAX]; /* "": none given */
