@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# The verifying load on a host's plugin: build/tests/tools/witness.
+# shellcheck shell=bash
+
+# Each host has a region of its own, so that any of them can be checked through
+# any other host afterwards.
+LAB_REGION=64 # MiB
+declare -A LAB_LOAD
+
+load_region() {
+    local n
+    n=$(host_number "$1")
+    echo --offset "$(((n - 1) * LAB_REGION))m" --size "${LAB_REGION}m" \
+        --seed "$n" --state "$LAB_DIR/load-$1.state"
+}
+
+# load_start HOST [WITNESS-OPTION...] - and wait until it is connected.
+load_start() {
+    local host=$1 name=load-$1 fd
+    local out=$LAB_DIR/$name.out fifo=$LAB_DIR/$name.in
+    shift
+    rm -f "$fifo"
+    mkfifo "$fifo"
+    exec {fd}<>"$fifo"
+    # shellcheck disable=SC2046 # words
+    "$BUILD/tests/tools/witness" $(load_region "$host") "$@" "$(uri "$host")" \
+        <"$fifo" >"$out" 2>>"$LAB_DIR/log/$name" &
+    LAB_PID[$name]=$!
+    LAB_LOAD[$host]=$fd
+    within 10000 grep -q '^ready' "$out" ||
+        lab_failed "the load on $host does not start"
+}
+
+# load_mark HOST NAME - a new event window begins; the one before is closed.
+load_mark() {
+    local out=$LAB_DIR/load-$1.out before
+    before=$(grep -c '^window' "$out")
+    echo "mark $2" >&"${LAB_LOAD[$1]}"
+    within 5000 load_windows "$out" $((before + 1))
+}
+
+load_windows() {
+    (($(grep -c '^window' "$1") >= $2))
+}
+
+# load_value HOST WINDOW KEY - of a closed window; "total" is the whole run.
+load_value() {
+    awk -v window="$2" -v key="$3" '
+        $1 == "window" && $2 == window || $1 == "total" && window == "total" {
+            for (i = 3; i < NF; i += 2)
+                if ($i == key)
+                    value = $(i + 1)
+        }
+        END { print value }' "$LAB_DIR/load-$1.out"
+}
+
+# load_stall HOST WINDOW - the longest time in ms without an answer while some
+# were due, less what the machine itself stood still.
+load_stall() {
+    local stall machine
+    stall=$(load_value "$1" "$2" stall_ms)
+    machine=$(load_value "$1" "$2" machine_ms)
+    echo $((stall > machine ? stall - machine : 0))
+}
+
+# load_flows HOST - a condition for within: something is answered now.
+load_flows() {
+    local line
+    line=$(grep '^second' "$LAB_DIR/load-$1.out" | tail -n 1)
+    [[ $line =~ \ ops\ ([0-9]+) ]] && ((BASH_REMATCH[1] > 0))
+}
+
+# load_stop HOST [MS] - no new requests; waits for those under way.
+load_stop() {
+    local name=load-$1 pid rc
+    running "$name" || return 1
+    pid=${LAB_PID[$name]}
+    echo end >&"${LAB_LOAD[$1]}"
+    if ! within "${2-30000}" gone "$name"; then
+        lab_kill "$name" KILL
+        return 1
+    fi
+    wait "$pid"
+    rc=$?
+    unset "LAB_PID[$name]"
+    return "$rc"
+}
+
+# expect_no_error HOST - stops the load: not one error, not one mismatch, and
+# every block holds what it must, read back through every host that runs.
+expect_no_error() {
+    local h name="no error and no mismatch on $1"
+    if load_stop "$1"; then
+        pass "$name ($(load_value "$1" total ops) requests)"
+    else
+        fail "$name" "$(cat "$LAB_DIR/log/load-$1" "$LAB_DIR/load-$1.out")"
+    fi
+    for h in "${LAB_HOSTS[@]}"; do
+        running "plugin-$h-vm" || continue
+        check "what $1 wrote is right when read on $h" load_check "$1" "$h"
+    done
+}
+
+# load_check WRITER READER - reads the writer's region on the reader's host.
+load_check() {
+    # shellcheck disable=SC2046 # words
+    timeout 30 "$BUILD/tests/tools/witness" $(load_region "$1") --check \
+        "$(uri "$2")"
+}
