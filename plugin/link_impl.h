@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* What the files of a link share and nobody else may see.
+ *
+ * link.c        the public calls and the state machine, run by the thread
+ * link_conn.c   one libnbd handle and its socket: made, pumped, closed
+ * link_io.c     commands on a LIVE link, from any thread
+ *
+ * Lock order: libnbd's own handle lock, then k->lock (libnbd calls us back
+ * with its lock held).  So no libnbd call is made with k->lock held.
+ */
+#ifndef DETOUR_PLUGIN_LINK_IMPL_H
+#define DETOUR_PLUGIN_LINK_IMPL_H
+
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/queue.h>
+#include <sys/types.h>
+
+#include <libnbd.h>
+
+#include "plugin/link.h"
+
+#define LINK_TEXT_MAX sizeof(((struct link_status *)0)->error)
+
+/* A command under way; lives on the stack of the thread in link_run. */
+struct link_wait {
+    TAILQ_ENTRY(link_wait) entry;
+    uint64_t since_ms;
+    struct link_command *command;
+    uint64_t seen; /* bytes of a READ that have come */
+    int error;     /* as libnbd gives it, positive; valid after done */
+    sem_t done;
+};
+
+/* The files that decide whom we trust, as they were when they were read. */
+struct link_stamp {
+    struct {
+        uint64_t device, inode, ctime_s, ctime_ns;
+    } ca, crl; /* all 0: there is none */
+};
+
+enum link_question {
+    LINK_ASKS_NOTHING,
+    LINK_ASKS_INFO,
+    LINK_ASKS_GO,
+};
+
+struct link {
+    /* fixed after create */
+    struct link_options opt;
+    char name[256]; /* "PEER ADDRESS:PORT" */
+    int wake_fd;    /* eventfd: the thread must look again */
+    pthread_t thread;
+
+    /* Link thread only until LIVE, then fixed until link_destroy: a thread
+     * that saw LIVE under lock and stands in waits may use it. */
+    struct nbd_handle *nbd;
+    bool has_extents; /* base:allocation was negotiated */
+
+    /* link thread only */
+    short revents;     /* of the socket, since the last step */
+    int socket_error;  /* errno that the socket reported, or 0 */
+    char failure[256]; /* why the connection is of no more use, or "" */
+    struct link_stamp stamp;
+    enum link_question question;
+    bool answered; /* to question; error then tells what */
+    int answer_error;
+    char peer_text[256]; /* what the peer said beside an error */
+    uint64_t asked_us;
+    uint64_t deadline_ms; /* of the attempt, the INFO or the GO */
+    uint64_t next_ms;     /* the next attempt or INFO */
+    unsigned backoff_ms;
+    unsigned attempts; /* failed ones since the link was last up */
+    uint64_t wake_ms;  /* when poll must return at the latest */
+
+    /* What the thread polls the socket for, 0 while it is not in poll; see
+     * link_conn_poll. */
+    atomic_uint watching;
+
+    pthread_mutex_t lock;
+    pthread_cond_t cond; /* go_name was taken care of; waits is empty */
+    /* guarded by lock */
+    struct link_status status;
+    int fd; /* our own dup of libnbd's socket, -1: none; the thread sets it */
+    bool stop, breaking;
+    char *go_name; /* a GO that was asked for, or NULL */
+    uint64_t go_deadline_ms;
+    bool go_done;
+    int go_result;
+    TAILQ_HEAD(, link_wait) waits; /* oldest first */
+};
+
+/* link_conn_open - begin one attempt: a new handle, connecting.
+ * errors:  -1 and k->failure */
+int link_conn_open(struct link *k);
+
+/* link_conn_close - end the connection and its handle; both may be missing. */
+void link_conn_close(struct link *k);
+
+/* link_conn_drop - close our part of the socket, keep the handle. */
+void link_conn_drop(struct link *k);
+
+/* link_conn_check - is the parked connection one that we may trust?
+ * errors:  -1 and k->failure */
+int link_conn_check(struct link *k);
+
+/* link_conn_ask - send NBD_OPT_INFO or NBD_OPT_GO for an export.
+ * The answer is noted in k->answered and what stands beside it.
+ * errors:  -1 and k->peer_text: not sent, the connection is as it was */
+int link_conn_ask(struct link *k, enum link_question q, const char *name);
+
+/* link_conn_export - what the peer told about the export, into st. */
+void link_conn_export(struct link *k, struct link_status *st);
+
+/* link_conn_poll - sleep until the socket, the eventfd or k->wake_ms. */
+void link_conn_poll(struct link *k);
+
+/* link_conn_pump - let libnbd act on what poll found. */
+void link_conn_pump(struct link *k);
+
+/* link_conn_ended - has libnbd done with the connection and its commands? */
+bool link_conn_ended(struct link *k);
+
+/* link_conn_over - has the connection ended?  Then k->failure says why. */
+bool link_conn_over(struct link *k);
+
+/* link_conn_farewell - say NBD_CMD_DISC and wait a little for the end. */
+void link_conn_farewell(struct link *k);
+
+/* link_reset_locked - RST; what is queued in the socket is thrown away.
+ * threads: any, with k->lock held */
+void link_reset_locked(struct link *k);
+
+/* link_wake - make the thread look again.  threads: any */
+void link_wake(struct link *k);
+
+/* link_text - copy what a peer or library said for people to read: without
+ * control characters, at most LINK_TEXT_MAX bytes. */
+void link_text(char *to, const char *from);
+
+#endif
