@@ -163,9 +163,6 @@ handle(void *opaque, const char *section, const char *key, const char *value
                             key);
     else if (!*key || !len)
         config_file_mistake(d->f, d->line, "'%s' has no value", key);
-    else if (strstr(value, " #") || strstr(value, "\t#"))
-        config_file_mistake(d->f, d->line,
-                            "a '#' comment needs a line of its own");
     if (!d->section || !*key || !len)
         return 1;
     if (d->goes_on)
@@ -202,6 +199,21 @@ check_answered(struct feed *d)
     d->unanswered = false;
 }
 
+/* inih ends a line at " ;" but not at " #", which would become part of the
+ * value. */
+static void
+check_comment(struct feed *d, char *word)
+{
+    char *hash = strstr(word, " #");
+
+    if (!hash)
+        hash = strstr(word, "\t#");
+    if (!hash)
+        return;
+    config_file_mistake(d->f, d->line, "a '#' comment needs a line of its own");
+    *hash = '\0';
+}
+
 /* Leave in d->text what inih shall see; NULL: nothing in this line. */
 static const char *
 digest(struct feed *d, size_t len, size_t room)
@@ -216,6 +228,7 @@ digest(struct feed *d, size_t len, size_t room)
     word = text + strspn(text, " \t");
     if (!*word || *word == ';' || *word == '#')
         return NULL;
+    check_comment(d, word);
     if (*word == '[') {
         begin_section(d, word);
         d->open_list = false;
