@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The gate: one lock, two lists in order of age, no I/O.
+ *
+ * Threads: nbdkit's workers enter, leave and finish; the router opens, holds,
+ * cuts and drains; the monitor asks for the oldest.
+ */
+#include "plugin/gate.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "common/clock.h"
+
+void
+gate_init(struct gate *g)
+{
+    pthread_condattr_t attr;
+
+    memset(g, 0, sizeof *g);
+    pthread_mutex_init(&g->lock, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&g->moved, &attr);
+    pthread_cond_init(&g->drained, &attr);
+    pthread_condattr_destroy(&attr);
+}
+
+void
+gate_fini(struct gate *g)
+{
+    pthread_cond_destroy(&g->drained);
+    pthread_cond_destroy(&g->moved);
+    pthread_mutex_destroy(&g->lock);
+}
+
+/* Wait on c up to deadline_ms (CLOCK_NEVER: for ever); false: it came. */
+static bool
+wait_locked(struct gate *g, pthread_cond_t *c, uint64_t deadline_ms)
+{
+    struct timespec ts;
+
+    if (deadline_ms == CLOCK_NEVER) {
+        pthread_cond_wait(c, &g->lock);
+        return true;
+    }
+    ts.tv_sec = (time_t)(deadline_ms / 1000);
+    ts.tv_nsec = (long)(deadline_ms % 1000) * 1000000;
+    return pthread_cond_timedwait(c, &g->lock, &ts) != ETIMEDOUT;
+}
+
+static void
+list_locked(struct gate *g, struct gate_request *rq)
+{
+    rq->listed = true;
+    rq->prev = g->last;
+    rq->next = NULL;
+    if (g->last)
+        g->last->next = rq;
+    else
+        g->first = rq;
+    g->last = rq;
+    if (!rq->writes)
+        return;
+    rq->wprev = g->wlast;
+    rq->wnext = NULL;
+    if (g->wlast)
+        g->wlast->wnext = rq;
+    else
+        g->wfirst = rq;
+    g->wlast = rq;
+}
+
+static void
+unlist_locked(struct gate *g, struct gate_request *rq)
+{
+    rq->listed = false;
+    *(rq->prev ? &rq->prev->next : &g->first) = rq->next;
+    *(rq->next ? &rq->next->prev : &g->last) = rq->prev;
+    if (!rq->writes)
+        return;
+    *(rq->wprev ? &rq->wprev->wnext : &g->wfirst) = rq->wnext;
+    *(rq->wnext ? &rq->wnext->wprev : &g->wlast) = rq->wprev;
+}
+
+/* An older write that overlaps rq and is not answered yet? */
+static bool
+overlapped_locked(const struct gate_request *rq)
+{
+    if (!rq->writes)
+        return false;
+    for (const struct gate_request *o = rq->wprev; o; o = o->wprev) {
+        if (o->offset < rq->offset + rq->count &&
+            rq->offset < o->offset + o->count)
+            return true;
+    }
+    return false;
+}
+
+static int
+wait_for_route_locked(struct gate *g, struct gate_request *rq,
+                      unsigned limit_ms)
+{
+    uint64_t deadline = limit_ms ? rq->begun_ms + limit_ms : CLOCK_NEVER;
+
+    for (;;) {
+        if (g->route.where == GATE_CLOSED)
+            return -ESHUTDOWN;
+        if (g->route.where != GATE_HELD && !overlapped_locked(rq))
+            return 0;
+        if (!wait_locked(g, &g->moved, deadline))
+            return -EIO;
+    }
+}
+
+int
+gate_enter(struct gate *g, struct gate_request *rq, unsigned limit_ms)
+{
+    int r;
+
+    pthread_mutex_lock(&g->lock);
+    if (!rq->listed) {
+        rq->begun_ms = clock_ms();
+        list_locked(g, rq);
+    }
+    g->held++;
+    r = wait_for_route_locked(g, rq, limit_ms);
+    g->held--;
+    if (r == 0) {
+        g->inside++;
+        rq->inside = true;
+        rq->entered_ms = clock_ms();
+        rq->route = g->route;
+    }
+    pthread_mutex_unlock(&g->lock);
+    return r;
+}
+
+bool
+gate_wait_on(struct gate *g, struct gate_request *rq, struct lun_queue *q)
+{
+    bool go;
+
+    pthread_mutex_lock(&g->lock);
+    rq->queue = q;
+    go = g->route.where == rq->route.where;
+    pthread_mutex_unlock(&g->lock);
+    return go;
+}
+
+void
+gate_leave(struct gate *g, struct gate_request *rq, bool dirty)
+{
+    pthread_mutex_lock(&g->lock);
+    rq->inside = false;
+    rq->queue = NULL;
+    if (dirty)
+        g->dirty = true;
+    if (--g->inside == 0)
+        pthread_cond_broadcast(&g->drained);
+    pthread_mutex_unlock(&g->lock);
+}
+
+void
+gate_finish(struct gate *g, struct gate_request *rq)
+{
+    uint64_t waited;
+
+    pthread_mutex_lock(&g->lock);
+    if (rq->listed) {
+        unlist_locked(g, rq);
+        waited = clock_ms() - rq->begun_ms;
+        if (waited > g->longest_wait_ms)
+            g->longest_wait_ms = waited;
+        g->answered++;
+        if (rq->writes && g->held > 0)
+            pthread_cond_broadcast(&g->moved);
+    }
+    pthread_mutex_unlock(&g->lock);
+}
+
+void
+gate_open(struct gate *g, enum gate_where where, uint64_t registration_no,
+          struct session *session)
+{
+    pthread_mutex_lock(&g->lock);
+    if (g->route.where != GATE_CLOSED) {
+        g->route.where = where;
+        g->route.serial++;
+        g->route.registration_no = registration_no;
+        g->route.session = session;
+        g->dirty = g->cut = false;
+        pthread_cond_broadcast(&g->moved);
+    }
+    pthread_mutex_unlock(&g->lock);
+}
+
+void
+gate_hold(struct gate *g)
+{
+    pthread_mutex_lock(&g->lock);
+    if (g->route.where != GATE_CLOSED)
+        g->route.where = GATE_HELD;
+    pthread_mutex_unlock(&g->lock);
+}
+
+bool
+gate_hold_serial(struct gate *g, uint64_t serial)
+{
+    bool held;
+
+    pthread_mutex_lock(&g->lock);
+    held = g->route.serial == serial && g->route.where != GATE_CLOSED &&
+           g->route.where != GATE_HELD;
+    if (held)
+        g->route.where = GATE_HELD;
+    pthread_mutex_unlock(&g->lock);
+    return held;
+}
+
+bool
+gate_drain(struct gate *g, uint64_t deadline_ms)
+{
+    bool drained;
+
+    pthread_mutex_lock(&g->lock);
+    while (g->inside > 0 && wait_locked(g, &g->drained, deadline_ms))
+        ;
+    drained = g->inside == 0;
+    pthread_mutex_unlock(&g->lock);
+    return drained;
+}
+
+void
+gate_cut(struct gate *g)
+{
+    pthread_mutex_lock(&g->lock);
+    if (g->route.where != GATE_CLOSED)
+        g->route.where = GATE_HELD;
+    g->cut = true;
+    for (struct gate_request *rq = g->first; rq; rq = rq->next) {
+        if (rq->inside && rq->queue)
+            lun_queue_interrupt(rq->queue);
+    }
+    pthread_mutex_unlock(&g->lock);
+}
+
+bool
+gate_is_cut(struct gate *g)
+{
+    bool cut;
+
+    pthread_mutex_lock(&g->lock);
+    cut = g->cut;
+    pthread_mutex_unlock(&g->lock);
+    return cut;
+}
+
+bool
+gate_dirty(struct gate *g)
+{
+    bool dirty;
+
+    pthread_mutex_lock(&g->lock);
+    dirty = g->dirty;
+    pthread_mutex_unlock(&g->lock);
+    return dirty;
+}
+
+void
+gate_close(struct gate *g)
+{
+    pthread_mutex_lock(&g->lock);
+    g->route.where = GATE_CLOSED;
+    pthread_cond_broadcast(&g->moved);
+    pthread_mutex_unlock(&g->lock);
+}
+
+/* When the oldest request inside (or outside) began to wait there; 0: none. */
+static uint64_t
+oldest_locked(const struct gate *g, bool inside)
+{
+    uint64_t oldest = 0;
+
+    for (const struct gate_request *rq = g->first; rq; rq = rq->next) {
+        uint64_t t = inside ? rq->entered_ms : rq->begun_ms;
+
+        if (rq->inside == inside && (oldest == 0 || t < oldest))
+            oldest = t;
+    }
+    return oldest;
+}
+
+uint64_t
+gate_oldest_ms(struct gate *g)
+{
+    uint64_t oldest = 0;
+
+    pthread_mutex_lock(&g->lock);
+    for (const struct gate_request *rq = g->first; rq; rq = rq->next) {
+        if (rq->inside && rq->route.where == GATE_LOCAL &&
+            (oldest == 0 || rq->entered_ms < oldest))
+            oldest = rq->entered_ms;
+    }
+    pthread_mutex_unlock(&g->lock);
+    return oldest;
+}
+
+void
+gate_get_stats(struct gate *g, struct gate_stats *st)
+{
+    uint64_t now = clock_ms(), in, out;
+
+    pthread_mutex_lock(&g->lock);
+    in = oldest_locked(g, true);
+    out = oldest_locked(g, false);
+    *st = (struct gate_stats){
+        .inside = g->inside,
+        .held = g->held,
+        .oldest_inside_ms = in ? now - in : 0,
+        .oldest_held_ms = out ? now - out : 0,
+        .longest_wait_ms = g->longest_wait_ms,
+        .answered = g->answered,
+    };
+    pthread_mutex_unlock(&g->lock);
+}

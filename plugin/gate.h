@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Where the VMs' requests wait for a route, enter it and leave it.
+ *
+ * Two rules are kept here.  A request enters only while the gate is open,
+ * and the route may change only when everybody who entered has left.  A
+ * write, trim or zero waits until every older one that overlaps it has been
+ * answered, so that a request of a connection that is gone cannot take
+ * effect after a newer one of the connection that replaced it (DESIGN.md
+ * section 3, "No ghost").
+ */
+#ifndef DETOUR_PLUGIN_GATE_H
+#define DETOUR_PLUGIN_GATE_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "lun/lun.h"
+
+struct session; /* peers.h */
+
+enum gate_where {
+    GATE_HELD,
+    GATE_LOCAL,
+    GATE_PEER,
+    GATE_CLOSED
+};
+
+/* What the gate is open to. */
+struct gate_route {
+    enum gate_where where;
+    uint64_t serial;          /* grows with every opening; never 0 */
+    uint64_t registration_no; /* GATE_LOCAL */
+    struct session *session;  /* GATE_PEER */
+};
+
+/* One request of a VM, on its worker's stack. */
+struct gate_request {
+    /* set by the caller before gate_enter, first time zeroed */
+    bool writes; /* WRITE, TRIM, ZERO */
+    uint64_t offset, count;
+    /* the gate's own, guarded by its lock */
+    struct gate_request *next, *prev;   /* all that entered, oldest first */
+    struct gate_request *wnext, *wprev; /* writes, oldest first */
+    bool listed, inside;
+    uint64_t begun_ms;       /* first gate_enter: how long the VM waits */
+    uint64_t entered_ms;     /* last entry into the route */
+    struct lun_queue *queue; /* where it waits for the LUN, or NULL */
+    /* read by the caller after gate_enter */
+    struct gate_route route;
+};
+
+struct gate {
+    pthread_mutex_t lock;
+    pthread_cond_t moved;   /* opened, closed, or a write was answered */
+    pthread_cond_t drained; /* nobody is inside */
+    /* guarded by lock */
+    struct gate_route route;
+    struct gate_request *first, *last;   /* every request of a VM */
+    struct gate_request *wfirst, *wlast; /* the writes among them */
+    unsigned inside, held;
+    bool dirty; /* since the last opening a write was not answered */
+    bool cut;   /* since the last opening: whoever waits shall give up */
+    uint64_t longest_wait_ms; /* of any request, ever */
+    unsigned long answered;
+};
+
+/* gate_init, gate_fini - held at first.  Nobody may wait at gate_fini. */
+void gate_init(struct gate *g);
+void gate_fini(struct gate *g);
+
+/* gate_enter - wait for a route and for older overlapping writes; go inside.
+ *
+ * limit_ms: a request that was held longer than this since it began fails;
+ *           0: never
+ *
+ * errors:  -EIO        limit_ms passed (the caller still owes gate_finish)
+ *          -ESHUTDOWN  the gate was closed
+ * threads: any; rq belongs to the gate until gate_finish
+ */
+int gate_enter(struct gate *g, struct gate_request *rq, unsigned limit_ms);
+
+/* gate_wait_on - rq is going to wait on q inside the route, or (NULL) no
+ * longer.  Between the two calls q may be interrupted.
+ *
+ * returns: false: the route is being cut; do not start
+ */
+bool gate_wait_on(struct gate *g, struct gate_request *rq, struct lun_queue *q);
+
+/* gate_leave - out of the route; dirty: it was not answered and may still
+ * take effect. */
+void gate_leave(struct gate *g, struct gate_request *rq, bool dirty);
+
+/* gate_finish - the VM is answered; younger overlapping writes may go. */
+void gate_finish(struct gate *g, struct gate_request *rq);
+
+/* gate_open - let requests in.  Nobody may be inside. */
+void gate_open(struct gate *g, enum gate_where where, uint64_t registration_no,
+               struct session *session);
+
+/* gate_hold - let nobody in; returns at once. */
+void gate_hold(struct gate *g);
+
+/* gate_hold_serial - the same, if the opening is still the one of serial.
+ *
+ * returns: true: it was and it was open
+ */
+bool gate_hold_serial(struct gate *g, uint64_t serial);
+
+/* gate_drain - wait until nobody is inside; false when deadline_ms came. */
+bool gate_drain(struct gate *g, uint64_t deadline_ms);
+
+/* gate_cut - hold, and interrupt everybody inside who waits for the LUN. */
+void gate_cut(struct gate *g);
+
+/* gate_is_cut - shall those who wait inside give up?  For telling a cut from
+ * an interrupt that was meant for an earlier request on the same queue. */
+bool gate_is_cut(struct gate *g);
+
+/* gate_dirty - was a write of the last opening left unanswered? */
+bool gate_dirty(struct gate *g);
+
+/* gate_close - for ever: whoever waits or comes gets -ESHUTDOWN. */
+void gate_close(struct gate *g);
+
+/* gate_oldest_ms - when the oldest request that is under way to our own LUN
+ * entered; 0: none. */
+uint64_t gate_oldest_ms(struct gate *g);
+
+struct gate_stats {
+    unsigned inside, held;
+    uint64_t oldest_inside_ms, oldest_held_ms; /* ages; 0: nobody */
+    uint64_t longest_wait_ms;
+    unsigned long answered;
+};
+void gate_get_stats(struct gate *g, struct gate_stats *st);
+
+#endif

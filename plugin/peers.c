@@ -1,0 +1,564 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Parked connections to peers, and sessions made from them.
+ *
+ * Threads: the router tends, opens and closes; workers run commands on a
+ * session; the status socket reports.  lock guards the table of links, not
+ * what the links do, and is never held while one is destroyed.
+ */
+#include "plugin/peers.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+
+#define LINKS_MAX 16
+
+/* A parked connection whose NBD_OPT_INFO has been unanswered for this long is
+ * not asked to serve: its peer, or the network to it, may just have died. */
+#define FRESH_MS 400
+
+struct peer {
+    const struct config_host *host;
+    struct link *links[LINKS_MAX]; /* parked or getting there; or NULL */
+    bool serving;    /* a session of ours is open to it: ask it oftener */
+    bool mismatched; /* it serves another LUN: said once */
+};
+
+struct peers {
+    const struct config_lun *lun;
+    const char *tls_dir;
+    char client[EXPORT_WORD_MAX];
+    char info_name[EXPORT_NAME_MAX + 1];
+    void (*changed)(void *opaque);
+    void *opaque;
+    atomic_bool interrupted;
+
+    pthread_mutex_t lock;
+    struct peer peers[ROUTE_PEERS_MAX]; /* links, serving guarded by lock */
+    size_t npeers;
+    struct link *going; /* inside link_go; guarded by lock */
+};
+
+struct session {
+    struct peers *peers;
+    struct peer *peer;
+    struct link *links[LINKS_MAX]; /* fixed while open */
+    size_t nlinks;
+    atomic_uint turn;
+};
+
+/* ---- the table --------------------------------------------------------- */
+
+/* Peers in the order of the configuration, beginning behind ourselves, so
+ * that not every host leans on the same one. */
+static void
+list_peers(struct peers *p, const struct config *cfg)
+{
+    size_t self = (size_t)(cfg->self - cfg->hosts);
+
+    for (size_t i = 1; i < cfg->nhosts; i++) {
+        const struct config_host *h = &cfg->hosts[(self + i) % cfg->nhosts];
+
+        if (config_lun_has(p->lun, h) && p->npeers < ROUTE_PEERS_MAX)
+            p->peers[p->npeers++].host = h;
+    }
+}
+
+struct peers *
+peers_create(const struct config *cfg, const struct config_lun *lun,
+             const char *client, const char *tls_dir,
+             void (*changed)(void *opaque), void *opaque)
+{
+    struct peers *p = calloc(1, sizeof *p);
+    struct export_name name = {0};
+
+    if (!p)
+        return NULL;
+    p->lun = lun;
+    p->tls_dir = tls_dir;
+    p->changed = changed;
+    p->opaque = opaque;
+    pthread_mutex_init(&p->lock, NULL);
+    snprintf(p->client, sizeof p->client, "%s", client);
+    snprintf(name.lun, sizeof name.lun, "%s", lun->name);
+    snprintf(name.client, sizeof name.client, "%s", client);
+    if (export_name_format(&name, p->info_name) < 0) {
+        peers_destroy(p);
+        errno = ENAMETOOLONG;
+        return NULL;
+    }
+    list_peers(p, cfg);
+    return p;
+}
+
+static void
+drop_links(struct peers *p, struct peer *peer)
+{
+    struct link *old[LINKS_MAX];
+
+    pthread_mutex_lock(&p->lock);
+    memcpy(old, peer->links, sizeof old);
+    memset(peer->links, 0, sizeof peer->links);
+    pthread_mutex_unlock(&p->lock);
+    for (size_t i = 0; i < LINKS_MAX; i++)
+        link_destroy(old[i]);
+}
+
+void
+peers_destroy(struct peers *p)
+{
+    if (!p)
+        return;
+    for (size_t i = 0; i < p->npeers; i++)
+        drop_links(p, &p->peers[i]);
+    pthread_mutex_destroy(&p->lock);
+    free(p);
+}
+
+size_t
+peers_count(const struct peers *p)
+{
+    return p->npeers;
+}
+
+const struct config_host *
+peers_host(const struct peers *p, int peer)
+{
+    return p->peers[peer].host;
+}
+
+int
+peers_find(const struct peers *p, const char *host)
+{
+    for (size_t i = 0; i < p->npeers; i++) {
+        if (strcmp(p->peers[i].host->name, host) == 0)
+            return (int)i;
+    }
+    return ROUTE_SELF;
+}
+
+/* ---- what a peer says -------------------------------------------------- */
+
+/* Why a link cannot be used now, for people; NULL: it can. */
+static const char *
+link_problem(const struct link_status *st, const struct peers_lun *want,
+             struct export_info *info, uint64_t now_ms)
+{
+    memset(info, 0, sizeof *info);
+    if (st->state != LINK_PARKED)
+        return st->error[0] ? st->error : "connecting";
+    if (st->info_ms == 0)
+        return "not asked yet";
+    if (!st->would_serve)
+        return st->refusal[0] ? st->refusal : "refuses";
+    if (st->info_sent_ms && now_ms > st->info_sent_ms + FRESH_MS)
+        return "does not answer";
+    if (export_info_parse(st->description, info) < 0)
+        return "is no detour proxy";
+    if (want->id[0] == '\0')
+        return "our own LUN is not known yet";
+    if (strcmp(info->id, want->id) != 0)
+        return "serves another LUN under this name";
+    if (want->size != 0 && st->size != want->size)
+        return "its LUN has another size";
+    return NULL;
+}
+
+static void
+warn_mismatch(struct peers *p, struct peer *peer,
+              const struct export_info *info, const struct link_status *st,
+              const struct peers_lun *want)
+{
+    bool wrong = info->id[0] && want->id[0] &&
+                 (strcmp(info->id, want->id) != 0 ||
+                  (want->size && st->would_serve && st->size != want->size));
+
+    if (wrong && !peer->mismatched)
+        log_error("lun %s: peer %s serves %s of %llu bytes under this name, "
+                  "ours is %s of %llu: it is not used; correct its device",
+                  p->lun->name, peer->host->name, info->id,
+                  (unsigned long long)st->size, want->id,
+                  (unsigned long long)want->size);
+    peer->mismatched = wrong;
+}
+
+/* Is peer ready?  problem: of its last link that is not. */
+static bool
+look_locked(struct peers *p, struct peer *peer, const struct peers_lun *want,
+            struct export_info *info, char *problem, size_t len)
+{
+    uint64_t now = clock_ms();
+    struct link_status st;
+    bool ready = false;
+
+    snprintf(problem, len, "not connected");
+    for (size_t i = 0; i < LINKS_MAX; i++) {
+        struct export_info said;
+        const char *why;
+
+        if (!peer->links[i])
+            continue;
+        link_get_status(peer->links[i], &st);
+        why = link_problem(&st, want, &said, now);
+        if (st.state == LINK_PARKED && st.would_serve)
+            warn_mismatch(p, peer, &said, &st, want);
+        if (why && !ready)
+            snprintf(problem, len, "%s", why);
+        if (!why) {
+            *info = said;
+            ready = true;
+        }
+    }
+    if (ready)
+        problem[0] = '\0';
+    return ready;
+}
+
+void
+peers_view(struct peers *p, const struct peers_lun *want,
+           struct route_peer *out)
+{
+    char problem[256];
+
+    pthread_mutex_lock(&p->lock);
+    for (size_t i = 0; i < p->npeers; i++) {
+        struct export_info info = {0};
+
+        out[i].ready =
+            look_locked(p, &p->peers[i], want, &info, problem, sizeof problem);
+        out[i].load = info.load;
+    }
+    pthread_mutex_unlock(&p->lock);
+}
+
+bool
+peers_learn(struct peers *p, const struct peers_lun *want, uint64_t *size,
+            uint32_t *block_size)
+{
+    struct link_status st;
+    struct export_info info;
+    bool found = false;
+
+    pthread_mutex_lock(&p->lock);
+    for (size_t i = 0; i < p->npeers && !found; i++) {
+        for (size_t j = 0; j < LINKS_MAX && !found; j++) {
+            if (!p->peers[i].links[j])
+                continue;
+            link_get_status(p->peers[i].links[j], &st);
+            if (link_problem(&st, want, &info, clock_ms()) == NULL) {
+                *size = st.size;
+                *block_size = st.block_min;
+                found = true;
+            }
+        }
+    }
+    pthread_mutex_unlock(&p->lock);
+    return found;
+}
+
+/* ---- standby ----------------------------------------------------------- */
+
+static size_t
+links_wanted(const struct peers *p, const struct peer *peer)
+{
+    size_t n = p->lun->connections;
+
+    if (n < peer->host->naddresses)
+        n = peer->host->naddresses; /* every network stands by */
+    return n < LINKS_MAX ? n : LINKS_MAX;
+}
+
+static struct link *
+make_link(struct peers *p, const struct peer *peer, size_t i)
+{
+    const struct config_timers *t = &p->lun->timers;
+    struct link_options opt = {
+        .peer = peer->host->name,
+        .address = peer->host->addresses[i % peer->host->naddresses],
+        .port = peer->host->port,
+        .tls_dir = p->tls_dir,
+        .info_name = p->info_name,
+        .link_timeout_ms = t->link_timeout,
+        .open_timeout_ms = t->open_timeout,
+        .standby_interval_ms = t->standby_interval,
+        .changed = p->changed,
+        .opaque = p->opaque,
+    };
+
+    /* The serving peer's standby connections tell, when the serving ones
+     * fall silent, whether it is the peer or only one network. */
+    if (peer->serving && opt.standby_interval_ms > t->link_timeout / 4)
+        opt.standby_interval_ms = t->link_timeout / 4;
+    return link_create(&opt);
+}
+
+static void
+fill(struct peers *p, struct peer *peer)
+{
+    for (size_t i = 0; i < links_wanted(p, peer); i++) {
+        struct link *k = NULL, *dead = NULL;
+        struct link_status st;
+
+        if (peer->links[i]) {
+            link_get_status(peer->links[i], &st);
+            if (st.state != LINK_DEAD)
+                continue;
+        }
+        k = make_link(p, peer, i);
+        pthread_mutex_lock(&p->lock);
+        dead = peer->links[i];
+        peer->links[i] = k;
+        pthread_mutex_unlock(&p->lock);
+        link_destroy(dead);
+    }
+}
+
+/* Links are kept to the first peers until enough of them are ready; those
+ * behind are let go, unless they serve us. */
+void
+peers_tend(struct peers *p, const struct peers_lun *want)
+{
+    size_t ready = 0;
+
+    for (size_t i = 0; i < p->npeers; i++) {
+        struct peer *peer = &p->peers[i];
+        struct export_info info;
+        char problem[256];
+
+        if (ready >= p->lun->standby_peers && !peer->serving) {
+            drop_links(p, peer);
+            continue;
+        }
+        fill(p, peer);
+        pthread_mutex_lock(&p->lock);
+        if (look_locked(p, peer, want, &info, problem, sizeof problem))
+            ready++;
+        pthread_mutex_unlock(&p->lock);
+    }
+}
+
+/* ---- sessions ---------------------------------------------------------- */
+
+static int
+format_go(const struct peers *p, const struct peers_request *rq, bool fence,
+          char *buf)
+{
+    struct export_name name = {.generation = rq->generation};
+
+    snprintf(name.lun, sizeof name.lun, "%s", p->lun->name);
+    snprintf(name.client, sizeof name.client, "%s", p->client);
+    snprintf(name.id, sizeof name.id, "%s", rq->id);
+    for (size_t i = 0; fence && i < rq->nfence; i++)
+        snprintf(name.fence[name.nfence++], EXPORT_WORD_MAX, "%s",
+                 rq->fence[i]->name);
+    return export_name_format(&name, buf);
+}
+
+static int
+go(struct peers *p, struct link *k, const char *name, uint64_t deadline_ms)
+{
+    bool stop;
+    int r;
+
+    pthread_mutex_lock(&p->lock);
+    p->going = k;
+    stop = atomic_load(&p->interrupted);
+    pthread_mutex_unlock(&p->lock);
+    r = stop ? -ESHUTDOWN : link_go(k, name, deadline_ms);
+    pthread_mutex_lock(&p->lock);
+    p->going = NULL;
+    pthread_mutex_unlock(&p->lock);
+    return r;
+}
+
+static void
+say_why(struct link *k, int r, char *why, size_t len)
+{
+    struct link_status st;
+
+    link_get_status(k, &st);
+    if (r == -EACCES && st.refusal[0])
+        snprintf(why, len, "refused: %s", st.refusal);
+    else if (st.error[0])
+        snprintf(why, len, "%s", st.error);
+    else
+        snprintf(why, len, "%s", strerror(-r));
+}
+
+/* Move link i of peer into s. */
+static void
+take_link(struct peers *p, struct peer *peer, size_t i, struct session *s)
+{
+    pthread_mutex_lock(&p->lock);
+    s->links[s->nlinks++] = peer->links[i];
+    peer->links[i] = NULL;
+    peer->serving = true;
+    pthread_mutex_unlock(&p->lock);
+}
+
+int
+peers_open(struct peers *p, const struct peers_request *rq,
+           struct session **out, char *why, size_t whylen)
+{
+    struct peer *peer = &p->peers[rq->peer];
+    struct peers_lun want = {.size = 0};
+    struct session *s = calloc(1, sizeof *s);
+    char name[EXPORT_NAME_MAX + 1];
+    int r, first = -ENOTCONN;
+
+    if (!s)
+        return -ENOMEM;
+    s->peers = p;
+    s->peer = peer;
+    snprintf(want.id, sizeof want.id, "%s", rq->id);
+    snprintf(why, whylen, "no connection is ready");
+    for (size_t i = 0; i < LINKS_MAX && s->nlinks < p->lun->connections; i++) {
+        struct export_info info;
+        struct link_status st;
+
+        if (!peer->links[i])
+            continue;
+        link_get_status(peer->links[i], &st);
+        if (link_problem(&st, &want, &info, clock_ms()))
+            continue;
+        r = format_go(p, rq, s->nlinks == 0, name);
+        if (r == 0)
+            r = go(p, peer->links[i], name, rq->deadline_ms);
+        if (r == 0) {
+            take_link(p, peer, i, s);
+        } else if (s->nlinks == 0) {
+            first = r;
+            say_why(peer->links[i], r, why, whylen);
+            if (r == -EACCES || r == -ESHUTDOWN)
+                break; /* the peer said no: its other connections will too */
+        }
+    }
+    if (s->nlinks == 0) {
+        free(s);
+        return first;
+    }
+    *out = s;
+    return 0;
+}
+
+void
+peers_interrupt(struct peers *p)
+{
+    pthread_mutex_lock(&p->lock);
+    atomic_store(&p->interrupted, true);
+    if (p->going)
+        link_break(p->going);
+    pthread_mutex_unlock(&p->lock);
+}
+
+int
+session_run(struct session *s, struct link_command *c, bool *sent)
+{
+    unsigned turn =
+        atomic_fetch_add_explicit(&s->turn, 1, memory_order_relaxed);
+
+    return link_run(s->links[turn % s->nlinks], c, sent);
+}
+
+bool
+session_broken(struct session *s, char *why, size_t whylen)
+{
+    for (size_t i = 0; i < s->nlinks; i++) {
+        struct link_status st;
+
+        link_get_status(s->links[i], &st);
+        if (st.state == LINK_LIVE)
+            continue;
+        snprintf(why, whylen, "connection to %s lost: %s", s->peer->host->name,
+                 st.error[0] ? st.error : "closed");
+        return true;
+    }
+    return false;
+}
+
+uint64_t
+session_oldest_ms(struct session *s)
+{
+    uint64_t oldest = 0;
+
+    for (size_t i = 0; i < s->nlinks; i++) {
+        uint64_t t = link_oldest_ms(s->links[i]);
+
+        if (t && (oldest == 0 || t < oldest))
+            oldest = t;
+    }
+    return oldest;
+}
+
+void
+session_break(struct session *s)
+{
+    for (size_t i = 0; i < s->nlinks; i++)
+        link_break(s->links[i]);
+}
+
+void
+session_close(struct session *s)
+{
+    if (!s)
+        return;
+    pthread_mutex_lock(&s->peers->lock);
+    s->peer->serving = false;
+    pthread_mutex_unlock(&s->peers->lock);
+    for (size_t i = 0; i < s->nlinks; i++)
+        link_destroy(s->links[i]);
+    free(s);
+}
+
+/* ---- status ------------------------------------------------------------ */
+
+static json_t *
+report_peer(struct peers *p, struct peer *peer, const struct peers_lun *want)
+{
+    struct export_info info = {0};
+    struct link_status st;
+    char problem[256];
+    bool ready = look_locked(p, peer, want, &info, problem, sizeof problem);
+    json_t *links = json_array();
+
+    for (size_t i = 0; i < LINKS_MAX; i++) {
+        static const char *const names[] = {
+            [LINK_CONNECTING] = "connecting",
+            [LINK_PARKED] = "parked",
+            [LINK_GOING] = "going",
+            [LINK_LIVE] = "live",
+            [LINK_DEAD] = "dead",
+        };
+
+        if (!peer->links[i])
+            continue;
+        link_get_status(peer->links[i], &st);
+        json_array_append_new(
+            links, json_pack("{ss ss ss sI}", "address",
+                             peer->host->addresses[i % peer->host->naddresses],
+                             "state", names[st.state], "error", st.error,
+                             "rtt_us", (json_int_t)st.rtt_us));
+    }
+    return json_pack("{ss ss ss sb sI so}", "host", peer->host->name, "state",
+                     ready ? "ready" : "not ready", "reason", problem,
+                     "serving", peer->serving, "load", (json_int_t)info.load,
+                     "links", links);
+}
+
+json_t *
+peers_report(struct peers *p, const struct peers_lun *want)
+{
+    json_t *a = json_array();
+
+    pthread_mutex_lock(&p->lock);
+    for (size_t i = 0; i < p->npeers; i++)
+        json_array_append_new(a, report_peer(p, &p->peers[i], want));
+    pthread_mutex_unlock(&p->lock);
+    return a;
+}

@@ -1,0 +1,528 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* nbdkit-detour-plugin: nbdkit's callbacks, turned into requests.
+ *
+ * Order of the callbacks (nbdkit-plugin(3)): config and config_complete read
+ * and check the configuration; after_fork starts the router, since threads
+ * do not survive a fork; open to close, for each connection; cleanup stops
+ * the router when the last connection has closed.
+ */
+#define NBDKIT_API_VERSION 2
+#define THREAD_MODEL       NBDKIT_THREAD_MODEL_PARALLEL
+
+#include <nbdkit-plugin.h>
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "common/config.h"
+#include "common/log.h"
+#include "health/control.h"
+#include "plugin/request.h"
+#include "plugin/router.h"
+
+/* -D detour.log=1: debug lines too */
+NBDKIT_DLL_PUBLIC int detour_debug_log;
+
+/* fixed after config_complete */
+static char *param_lun, *param_config, *param_client;
+static struct config *config;
+static const struct config_lun *lun;
+/* fixed after after_fork */
+static struct router *router;
+static struct control *control;
+static char *control_path;
+static pthread_t quit_watcher;
+static bool have_quit_watcher;
+
+/* ---- configuration ----------------------------------------------------- */
+
+static int
+set_once(char **to, const char *key, const char *value)
+{
+    if (*to) {
+        nbdkit_error("%s= was given twice", key);
+        return -1;
+    }
+    *to = strdup(value);
+    if (!*to)
+        nbdkit_error("strdup: %m");
+    return *to ? 0 : -1;
+}
+
+static int
+detour_config(const char *key, const char *value)
+{
+    if (strcmp(key, "lun") == 0)
+        return set_once(&param_lun, key, value);
+    if (strcmp(key, "client") == 0)
+        return set_once(&param_client, key, value);
+    if (strcmp(key, "config") == 0) {
+        char *path = nbdkit_absolute_path(value);
+        int r = path ? set_once(&param_config, key, path) : -1;
+
+        free(path);
+        return r;
+    }
+    nbdkit_error("unknown parameter '%s': see nbdkit detour --help", key);
+    return -1;
+}
+
+/* Each line that config_load wrote becomes one nbdkit_error. */
+static void
+tell_lines(char *text)
+{
+    char *save = NULL;
+
+    for (char *line = strtok_r(text, "\n", &save); line;
+         line = strtok_r(NULL, "\n", &save))
+        nbdkit_error("%s", line);
+}
+
+static int
+load_config(void)
+{
+    const char *file = param_config ? param_config : CONFIG_DEFAULT_FILE;
+    char *text = NULL;
+    size_t len = 0;
+    FILE *errors = open_memstream(&text, &len);
+
+    if (!errors) {
+        nbdkit_error("open_memstream: %m");
+        return -1;
+    }
+    config = config_load(file, errors);
+    fclose(errors);
+    if (!config) {
+        tell_lines(text);
+        nbdkit_error("%s: not usable: see the lines above", file);
+    }
+    free(text);
+    return config ? 0 : -1;
+}
+
+static bool
+name_is_plain(const char *name)
+{
+    return name[0] != '\0' && strlen(name) < 64 &&
+           name[strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuv"
+                             "wxyz0123456789_-")] == '\0';
+}
+
+static int
+detour_config_complete(void)
+{
+    if (!param_lun) {
+        nbdkit_error("lun=NAME is needed: a [lun NAME] section of the "
+                     "configuration file");
+        return -1;
+    }
+    if (!param_client && set_once(&param_client, "client", "main") < 0)
+        return -1;
+    if (!name_is_plain(param_client)) {
+        nbdkit_error("client=%s: up to 63 letters, digits, '_' and '-'",
+                     param_client);
+        return -1;
+    }
+    if (load_config() < 0)
+        return -1;
+    lun = config_lun(config, param_lun);
+    if (!lun) {
+        nbdkit_error("%s has no section [lun %s]", config->file, param_lun);
+        return -1;
+    }
+    if (!config_lun_has(lun, config->self)) {
+        nbdkit_error("%s: host %s is not one of the hosts of LUN %s",
+                     config->file, config->self->name, lun->name);
+        return -1;
+    }
+    return 0;
+}
+
+#define detour_config_help                                                     \
+    "lun=NAME      (required) a [lun NAME] section of the configuration\n"     \
+    "config=FILE   the configuration; default " CONFIG_DEFAULT_FILE "\n"       \
+    "client=NAME   tells plugins that serve one LUN on one host apart;\n"      \
+    "              default 'main'"
+
+static void
+detour_dump_plugin(void)
+{
+    printf("detour_version=%s\n", DETOUR_VERSION);
+    printf("detour_default_config=%s\n", CONFIG_DEFAULT_FILE);
+    printf("detour_backends=block,iscsi\n");
+    printf("detour_fence=pr,drain\n");
+}
+
+/* ---- status and orders ------------------------------------------------- */
+
+static unsigned
+reply_error(json_t **reply, unsigned status, const char *text)
+{
+    *reply = json_pack("{ss}", "error", text);
+    return status;
+}
+
+static unsigned
+order(const char *path, const json_t *body, json_t **reply)
+{
+    const json_t *peer = body ? json_object_get(body, "peer") : NULL;
+    char err[256];
+    int e;
+
+    if (strcmp(path, "/redirect") == 0) {
+        if (peer && !json_is_string(peer) && !json_is_null(peer))
+            return reply_error(reply, 400, "\"peer\" must be a host's name");
+        e = router_redirect(router, json_string_value(peer), err, sizeof err);
+    } else {
+        e = router_return(router, err, sizeof err);
+    }
+    return e < 0 ? reply_error(reply, 409, err) : 200;
+}
+
+static unsigned
+control_request(void *opaque, const char *method, const char *path,
+                const json_t *body, json_t **reply)
+{
+    (void)opaque;
+    if (strcmp(path, "/status") == 0) {
+        if (strcmp(method, "GET") != 0)
+            return reply_error(reply, 405, "status is asked with GET");
+        *reply = router_status(router);
+        return *reply ? 200 : reply_error(reply, 500, "no memory");
+    }
+    if (strcmp(path, "/redirect") == 0 || strcmp(path, "/return") == 0) {
+        if (strcmp(method, "POST") != 0)
+            return reply_error(reply, 405, "orders are given with POST");
+        return order(path, body, reply);
+    }
+    return reply_error(reply, 404, "only /status, /redirect, /return");
+}
+
+/* ---- life -------------------------------------------------------------- */
+
+/* nbdkit has no callback for "we are shutting down", and waits for requests
+ * before cleanup; but nbdkit_nanosleep ends early then.  Requests that are
+ * held, or hang, are let go from here. */
+static void *
+watch_quit(void *opaque)
+{
+    (void)opaque;
+    while (nbdkit_nanosleep(3600, 0) == 0)
+        ;
+    router_close(router);
+    return NULL;
+}
+
+static int
+start_control(void)
+{
+    if (asprintf(&control_path, "%s/plugin-%s-%s.sock", config->rundir,
+                 lun->name, param_client) < 0) {
+        control_path = NULL;
+        nbdkit_error("asprintf: %m");
+        return -1;
+    }
+    control = control_start(control_path, control_request, NULL);
+    if (!control)
+        nbdkit_error("%s: cannot listen: %m", control_path);
+    return control ? 0 : -1;
+}
+
+static int
+detour_get_ready(void)
+{
+    log_init("nbdkit: detour",
+             detour_debug_log ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO);
+    return 0;
+}
+
+static int
+detour_after_fork(void)
+{
+    struct router_options opt = {config, lun, param_client};
+    char err[512];
+    int e = request_thread_init();
+
+    if (e < 0) {
+        nbdkit_error("cannot start: %s", strerror(-e));
+        return -1;
+    }
+    router = router_start(&opt, err, sizeof err);
+    if (!router) {
+        nbdkit_error("%s", err);
+        return -1;
+    }
+    if (start_control() < 0)
+        return -1;
+    have_quit_watcher =
+        pthread_create(&quit_watcher, NULL, watch_quit, NULL) == 0;
+    if (!have_quit_watcher)
+        nbdkit_error("cannot start a thread");
+    return have_quit_watcher ? 0 : -1;
+}
+
+static void
+detour_cleanup(void)
+{
+    if (have_quit_watcher)
+        pthread_join(quit_watcher, NULL);
+    control_stop(control);
+    if (router)
+        request_thread_fini();
+    router_stop(router);
+    router = NULL;
+    control = NULL;
+    have_quit_watcher = false;
+}
+
+static void
+detour_unload(void)
+{
+    config_destroy(config);
+    free(control_path);
+    free(param_lun);
+    free(param_config);
+    free(param_client);
+}
+
+/* ---- a connection ------------------------------------------------------ */
+
+static void *
+detour_open(int readonly)
+{
+    (void)readonly;
+    return NBDKIT_HANDLE_NOT_NEEDED;
+}
+
+static int
+get_lun(struct router_lun *l)
+{
+    int e = router_get_lun(router, l, lun->timers.queue_limit);
+
+    if (e < 0) {
+        nbdkit_error("lun %s: its size is not known: no path of our own and "
+                     "no peer told it",
+                     lun->name);
+        nbdkit_set_error(-e);
+    }
+    return e < 0 ? -1 : 0;
+}
+
+static int64_t
+detour_get_size(void *handle)
+{
+    struct router_lun l;
+
+    (void)handle;
+    return get_lun(&l) < 0 ? -1 : (int64_t)l.size;
+}
+
+static int
+detour_block_size(void *handle, uint32_t *minimum, uint32_t *preferred,
+                  uint32_t *maximum)
+{
+    struct router_lun l;
+
+    (void)handle;
+    if (get_lun(&l) < 0)
+        return -1;
+    *minimum = l.block_size;
+    *preferred = l.preferred;
+    *maximum = l.max_io;
+    return 0;
+}
+
+static int
+detour_can_write(void *handle)
+{
+    struct router_lun l;
+
+    (void)handle;
+    return get_lun(&l) < 0 ? -1 : !l.readonly;
+}
+
+static int
+yes(void *handle)
+{
+    (void)handle;
+    return 1;
+}
+
+static int
+no(void *handle)
+{
+    (void)handle;
+    return 0;
+}
+
+static int
+fua_native(void *handle)
+{
+    (void)handle;
+    return NBDKIT_FUA_NATIVE;
+}
+
+static int
+cache_nothing(void *handle)
+{
+    (void)handle;
+    return NBDKIT_CACHE_NONE;
+}
+
+/* ---- requests ---------------------------------------------------------- */
+
+static const char *
+op_name(enum lun_op op)
+{
+    static const char *const names[] = {
+        [LUN_READ] = "read", [LUN_WRITE] = "write", [LUN_FLUSH] = "flush",
+        [LUN_TRIM] = "trim", [LUN_ZERO] = "zero",
+    };
+
+    return names[op];
+}
+
+static int
+run(const struct request *q)
+{
+    int e = request_run(router, q, lun->timers.queue_limit);
+
+    if (e == 0)
+        return 0;
+    nbdkit_error("lun %s: %s of %llu bytes at %llu: %s", lun->name,
+                 op_name(q->op), (unsigned long long)q->count,
+                 (unsigned long long)q->offset, strerror(-e));
+    nbdkit_set_error(-e);
+    return -1;
+}
+
+static unsigned
+flags_of(uint32_t flags)
+{
+    return (flags & NBDKIT_FLAG_FUA) ? LUN_FUA : 0;
+}
+
+static int
+detour_pread(void *handle, void *buf, uint32_t count, uint64_t offset,
+             uint32_t flags)
+{
+    struct request q = {LUN_READ, flags_of(flags), offset, count, buf};
+
+    (void)handle;
+    return run(&q);
+}
+
+static int
+detour_pwrite(void *handle, const void *buf, uint32_t count, uint64_t offset,
+              uint32_t flags)
+{
+    struct request q = {.op = LUN_WRITE,
+                        .flags = flags_of(flags),
+                        .offset = offset,
+                        .count = count};
+
+    (void)handle;
+    /* struct request has one pointer for both ways; a WRITE only reads. */
+    memcpy(&q.data, &buf, sizeof q.data);
+    return run(&q);
+}
+
+static int
+detour_flush(void *handle, uint32_t flags)
+{
+    struct request q = {LUN_FLUSH, flags_of(flags), 0, 0, NULL};
+
+    (void)handle;
+    return run(&q);
+}
+
+static int
+detour_trim(void *handle, uint32_t count, uint64_t offset, uint32_t flags)
+{
+    struct request q = {LUN_TRIM, flags_of(flags), offset, count, NULL};
+
+    (void)handle;
+    return run(&q);
+}
+
+static int
+detour_zero(void *handle, uint32_t count, uint64_t offset, uint32_t flags)
+{
+    struct request q = {LUN_ZERO, flags_of(flags), offset, count, NULL};
+
+    (void)handle;
+    if (!(flags & NBDKIT_FLAG_MAY_TRIM))
+        q.flags |= LUN_NO_HOLE;
+    return run(&q);
+}
+
+#define EXTENTS_MAX 64
+
+static int
+detour_extents(void *handle, uint32_t count, uint64_t offset, uint32_t flags,
+               struct nbdkit_extents *extents)
+{
+    struct lun_extent ext[EXTENTS_MAX];
+    int n = request_extents(router, offset, count, ext,
+                            (flags & NBDKIT_FLAG_REQ_ONE) ? 1 : EXTENTS_MAX,
+                            lun->timers.queue_limit);
+
+    (void)handle;
+    if (n < 0) {
+        nbdkit_set_error(-n);
+        return -1;
+    }
+    for (int i = 0; i < n; i++) {
+        uint32_t type =
+            ext[i].hole ? NBDKIT_EXTENT_HOLE | NBDKIT_EXTENT_ZERO : 0;
+
+        if (nbdkit_add_extent(extents, offset, ext[i].count, type) < 0)
+            return -1;
+        offset += ext[i].count;
+    }
+    return 0;
+}
+
+static struct nbdkit_plugin plugin = {
+    .name = "detour",
+    .version = DETOUR_VERSION,
+    .longname = "detour: a shared LUN that outlives the loss of its paths",
+    .description = "Serves a shared LUN to this host's virtual machines.  When "
+                   "the host loses\nits own paths, I/O takes a detour over "
+                   "mutual TLS to a peer that has them.",
+    .unload = detour_unload,
+    .config = detour_config,
+    .config_complete = detour_config_complete,
+    .config_help = detour_config_help,
+    .magic_config_key = "lun",
+    .dump_plugin = detour_dump_plugin,
+    .get_ready = detour_get_ready,
+    .after_fork = detour_after_fork,
+    .cleanup = detour_cleanup,
+    .open = detour_open,
+    .get_size = detour_get_size,
+    .block_size = detour_block_size,
+    .can_write = detour_can_write,
+    .can_flush = yes,
+    .is_rotational = no,
+    .can_trim = yes,
+    .can_zero = yes,
+    .can_fast_zero = no,
+    .can_fua = fua_native,
+    .can_multi_conn = yes,
+    .can_cache = cache_nothing,
+    .can_extents = yes,
+    .pread = detour_pread,
+    .pwrite = detour_pwrite,
+    .flush = detour_flush,
+    .trim = detour_trim,
+    .zero = detour_zero,
+    .extents = detour_extents,
+    .errno_is_preserved = 0,
+};
+
+NBDKIT_REGISTER_PLUGIN(plugin)

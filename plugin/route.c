@@ -1,0 +1,455 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The route's decisions: no I/O, no clock, no thread.
+ *
+ * phase       event                        guard              next, action
+ * ----------  ---------------------------  -----------------  --------------
+ * QUEUEING    tick                         see next_route()   OPENING,
+ * RETURNING OPENING     opened REDIRECTED refused                      see
+ * next_route()   OPENING, RETURNING, QUEUEING REDIRECTED  peer lost, drains,
+ * error                        as QUEUEING, but the same peer first tick
+ * may_return()       RETURNING order to redirect            another peer
+ * OPENING order to return              own paths usable   RETURNING RETURNING
+ * home                                            LOCAL home failed see
+ * next_route()   as refused LOCAL       path error as QUEUEING tick lost as
+ * QUEUEING tick                         fenced             RETURNING fenced
+ * RETURNING order to redirect            a peer is ready    OPENING
+ *
+ * Whatever is not listed changes nothing: results of actions cannot come in
+ * other phases, and reports about a route that was left are late.
+ */
+#include "plugin/route.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const char *const phase_names[] = {
+    [ROUTE_QUEUEING] = "queueing",     [ROUTE_OPENING] = "opening",
+    [ROUTE_REDIRECTED] = "redirected", [ROUTE_RETURNING] = "returning",
+    [ROUTE_LOCAL] = "local",
+};
+
+const char *
+route_phase_name(enum route_phase p)
+{
+    return phase_names[p];
+}
+
+bool
+route_holds(enum route_phase p)
+{
+    return p != ROUTE_LOCAL && p != ROUTE_REDIRECTED;
+}
+
+static uint64_t
+bit(int peer)
+{
+    return peer < 0 ? 0 : UINT64_C(1) << peer;
+}
+
+void
+route_init(struct route *r, const struct route_options *opt, uint64_t now_ms)
+{
+    memset(r, 0, sizeof *r);
+    r->phase = ROUTE_QUEUEING;
+    r->since_ms = r->started_ms = now_ms;
+    r->peer = r->served_by = r->wanted = ROUTE_SELF;
+    r->hold_down_ms = opt->failback_after_ms;
+    snprintf(r->reason, sizeof r->reason, "starting");
+}
+
+uint64_t
+route_hold_down_ms(const struct route *r, const struct route_options *opt)
+{
+    return r->hold_down_ms + opt->failback_jitter_ms;
+}
+
+/* The one place that changes the phase. */
+static enum route_do
+enter(struct route *r, enum route_phase phase, const char *why,
+      enum route_do act, uint64_t now_ms)
+{
+    if (phase != r->phase) {
+        r->since_ms = now_ms;
+        r->changes++;
+    }
+    if (why)
+        snprintf(r->reason, sizeof r->reason, "%s", why);
+    r->phase = phase;
+    return act;
+}
+
+static enum route_do
+open_peer(struct route *r, int peer, const char *why, uint64_t now_ms)
+{
+    r->peer = peer;
+    r->tried |= bit(peer);
+    r->generation++;
+    return enter(r, ROUTE_OPENING, why, ROUTE_DO_OPEN, now_ms);
+}
+
+static enum route_do
+go_home(struct route *r, const char *why, uint64_t now_ms)
+{
+    r->tried_home = true;
+    return enter(r, ROUTE_RETURNING, why, ROUTE_DO_HOME, now_ms);
+}
+
+/* Without reservations nobody can be fenced: a suspect is cleared only when
+ * its writes have come back (ours), or by opening a route to the very proxy
+ * that may hold them.  peer ROUTE_SELF: going home. */
+static bool
+suspects_allow(const struct route *r, const struct route_options *opt,
+               const struct route_view *view, int peer)
+{
+    if (opt->reservations)
+        return true;
+    if (r->suspect_self && view->local_orphans > 0)
+        return false;
+    return (r->suspect_peers & ~bit(peer)) == 0;
+}
+
+bool
+route_still_right(const struct route *r, const struct route_options *opt,
+                  const struct route_view *view)
+{
+    return suspects_allow(r, opt, view,
+                          r->phase == ROUTE_OPENING ? r->peer : ROUTE_SELF);
+}
+
+static bool
+may_open(const struct route *r, const struct route_options *opt,
+         const struct route_view *view, int peer)
+{
+    return view->peers[peer].ready && !(r->tried & bit(peer)) &&
+           suspects_allow(r, opt, view, peer);
+}
+
+/* The peer to ask next, or ROUTE_SELF: the one that was ordered; one that
+ * may hold orphans of ours, since opening there fences nobody; the least
+ * loaded. */
+static int
+choose_peer(const struct route *r, const struct route_options *opt,
+            const struct route_view *view)
+{
+    int best = ROUTE_SELF;
+
+    if (r->wanted != ROUTE_SELF && may_open(r, opt, view, r->wanted))
+        return r->wanted;
+    for (int i = 0; i < (int)opt->npeers; i++) {
+        if (!may_open(r, opt, view, i))
+            continue;
+        if ((r->suspect_peers & bit(i)) || i == r->served_by)
+            return i;
+        if (best == ROUTE_SELF || view->peers[i].load < view->peers[best].load)
+            best = i;
+    }
+    return best;
+}
+
+static bool
+home_possible(const struct route *r, const struct route_options *opt,
+              const struct route_view *view)
+{
+    if (r->tried_home || !view->local_usable)
+        return false;
+    return suspects_allow(r, opt, view, ROUTE_SELF);
+}
+
+static void
+begin_round(struct route *r)
+{
+    r->tried = 0;
+    r->tried_home = false;
+}
+
+/* Requests wait: find them somewhere to go.  prefer_home: our own paths are
+ * as good a place as a peer. */
+static enum route_do
+next_route(struct route *r, const struct route_options *opt,
+           const struct route_view *view, const char *why, bool prefer_home,
+           uint64_t now_ms)
+{
+    int peer = choose_peer(r, opt, view);
+
+    if (prefer_home && home_possible(r, opt, view) &&
+        (peer == ROUTE_SELF || !(r->suspect_peers & bit(peer))))
+        return go_home(r, why, now_ms);
+    if (peer != ROUTE_SELF)
+        return open_peer(r, peer, why, now_ms);
+    if (home_possible(r, opt, view))
+        return go_home(r, why, now_ms);
+    r->retry_at_ms = now_ms + opt->retry_ms;
+    r->peer = ROUTE_SELF;
+    /* The first reason is the one to tell, not that of the last refusal. */
+    return enter(r, ROUTE_QUEUEING, r->phase == ROUTE_QUEUEING ? NULL : why,
+                 ROUTE_DO_NOTHING, now_ms);
+}
+
+/* Our own paths failed: if soon after a return, be slower to return again. */
+static void
+damp(struct route *r, const struct route_options *opt, uint64_t now_ms)
+{
+    if (r->home_ms == 0)
+        return;
+    if (now_ms - r->home_ms >= opt->failback_max_ms)
+        r->hold_down_ms = opt->failback_after_ms;
+    else if (r->hold_down_ms * 2 < opt->failback_max_ms)
+        r->hold_down_ms *= 2;
+    else
+        r->hold_down_ms = opt->failback_max_ms;
+}
+
+static enum route_do
+leave_local(struct route *r, const struct route_options *opt,
+            const struct route_view *view, const char *why, uint64_t now_ms)
+{
+    damp(r, opt, now_ms);
+    begin_round(r);
+    r->leave_clean = false;
+    return next_route(r, opt, view, why, false, now_ms);
+}
+
+static enum route_do
+leave_peer(struct route *r, const struct route_options *opt,
+           const struct route_view *view, bool clean, const char *why,
+           uint64_t now_ms)
+{
+    begin_round(r);
+    r->leave_clean = clean;
+    if (clean) /* it told us to go: ask it last */
+        r->tried |= bit(r->peer);
+    return next_route(r, opt, view, why, false, now_ms);
+}
+
+static enum route_do
+order_redirect(struct route *r, const struct route_options *opt,
+               const struct route_view *view, const struct route_event *ev,
+               uint64_t now_ms)
+{
+    int peer;
+
+    r->manual = true;
+    r->wanted = ev->peer;
+    if (r->phase == ROUTE_REDIRECTED &&
+        (ev->peer == ROUTE_SELF || ev->peer == r->peer))
+        return ROUTE_DO_NOTHING;
+    begin_round(r);
+    peer = choose_peer(r, opt, view);
+    if (peer == ROUTE_SELF) {
+        r->manual = false;
+        return ROUTE_DO_NOTHING;
+    }
+    r->leave_clean = true;
+    return open_peer(r, peer, ev->why, now_ms);
+}
+
+static enum route_do
+order_return(struct route *r, const struct route_view *view,
+             const struct route_event *ev, uint64_t now_ms)
+{
+    r->manual = false;
+    r->wanted = ROUTE_SELF;
+    if (r->phase != ROUTE_REDIRECTED || !view->local_usable)
+        return ROUTE_DO_NOTHING;
+    begin_round(r);
+    r->leave_clean = true;
+    return go_home(r, ev->why, now_ms);
+}
+
+static bool
+may_return(const struct route *r, const struct route_options *opt,
+           const struct route_view *view, uint64_t now_ms)
+{
+    return !r->manual && view->local_usable && view->local_orphans == 0 &&
+           view->local_good_ms != 0 &&
+           now_ms - view->local_good_ms >= route_hold_down_ms(r, opt);
+}
+
+/* Fenced while our paths work: register anew, with nothing under way. */
+static enum route_do
+recover(struct route *r, uint64_t now_ms)
+{
+    begin_round(r);
+    r->leave_clean = true; /* conflicts come back by themselves */
+    return go_home(r, "fenced by another host", now_ms);
+}
+
+static enum route_do
+step_local(struct route *r, const struct route_options *opt,
+           const struct route_view *view, const struct route_event *ev,
+           uint64_t now_ms)
+{
+    switch (ev->kind) {
+    case ROUTE_EV_LOCAL_ERROR:
+        return leave_local(r, opt, view, ev->why, now_ms);
+    case ROUTE_EV_REDIRECT:
+        return order_redirect(r, opt, view, ev, now_ms);
+    case ROUTE_EV_TICK:
+        if (view->local_lost)
+            return leave_local(r, opt, view, ev->why, now_ms);
+        if (view->local_fenced)
+            return recover(r, now_ms);
+        return ROUTE_DO_NOTHING;
+    case ROUTE_EV_FENCED:
+        return recover(r, now_ms);
+    default:
+        return ROUTE_DO_NOTHING;
+    }
+}
+
+static enum route_do
+step_redirected(struct route *r, const struct route_options *opt,
+                const struct route_view *view, const struct route_event *ev,
+                uint64_t now_ms)
+{
+    switch (ev->kind) {
+    case ROUTE_EV_PEER_LOST:
+        return leave_peer(r, opt, view, false, ev->why, now_ms);
+    case ROUTE_EV_PEER_ERROR:
+    case ROUTE_EV_PEER_DRAINS:
+        return leave_peer(r, opt, view, true, ev->why, now_ms);
+    case ROUTE_EV_REDIRECT:
+        return order_redirect(r, opt, view, ev, now_ms);
+    case ROUTE_EV_RETURN:
+        return order_return(r, view, ev, now_ms);
+    case ROUTE_EV_TICK:
+        if (!may_return(r, opt, view, now_ms))
+            return ROUTE_DO_NOTHING;
+        begin_round(r);
+        r->leave_clean = true;
+        return go_home(r, "own paths are good again", now_ms);
+    default:
+        return ROUTE_DO_NOTHING;
+    }
+}
+
+/* At start our own paths get a little time before a peer is asked, unless a
+ * predecessor left orphans at one. */
+static bool
+still_settling(const struct route *r, const struct route_options *opt,
+               const struct route_view *view, uint64_t now_ms)
+{
+    return r->home_ms == 0 && r->changes == 0 && !view->local_usable &&
+           !view->local_lost && r->suspect_peers == 0 &&
+           now_ms - r->started_ms < opt->settle_ms;
+}
+
+static enum route_do
+step_queueing(struct route *r, const struct route_options *opt,
+              const struct route_view *view, const struct route_event *ev,
+              uint64_t now_ms)
+{
+    if (ev->kind == ROUTE_EV_REDIRECT)
+        r->manual = true, r->wanted = ev->peer;
+    else if (ev->kind == ROUTE_EV_RETURN)
+        r->manual = false, r->wanted = ROUTE_SELF;
+    else if (ev->kind != ROUTE_EV_TICK)
+        return ROUTE_DO_NOTHING;
+    if (still_settling(r, opt, view, now_ms))
+        return ROUTE_DO_NOTHING;
+    if (now_ms >= r->retry_at_ms)
+        begin_round(r);
+    return next_route(r, opt, view,
+                      r->changes == 0 ? NULL : "a way was found again", true,
+                      now_ms);
+}
+
+static void
+arrived(struct route *r)
+{
+    r->suspect_self = false;
+    r->suspect_peers = 0;
+    begin_round(r);
+}
+
+static enum route_do
+step_opening(struct route *r, const struct route_options *opt,
+             const struct route_view *view, const struct route_event *ev,
+             uint64_t now_ms)
+{
+    switch (ev->kind) {
+    case ROUTE_EV_OPENED:
+        /* Without reservations this peer vouches only for itself, and
+         * may_open() let us ask only when nobody else is suspected. */
+        arrived(r);
+        r->served_by = r->peer;
+        return enter(r, ROUTE_REDIRECTED, NULL, ROUTE_DO_NOTHING, now_ms);
+    case ROUTE_EV_REFUSED:
+        return next_route(r, opt, view, ev->why, false, now_ms);
+    default:
+        return ROUTE_DO_NOTHING;
+    }
+}
+
+static enum route_do
+step_returning(struct route *r, const struct route_options *opt,
+               const struct route_view *view, const struct route_event *ev,
+               uint64_t now_ms)
+{
+    switch (ev->kind) {
+    case ROUTE_EV_HOME:
+        arrived(r);
+        if (r->manual) /* no peer would serve: VMs go before orders */
+            r->manual = false;
+        r->wanted = r->peer = r->served_by = ROUTE_SELF;
+        r->home_ms = now_ms;
+        return enter(r, ROUTE_LOCAL, NULL, ROUTE_DO_NOTHING, now_ms);
+    case ROUTE_EV_HOME_FAILED:
+        damp(r, opt, now_ms);
+        return next_route(r, opt, view, ev->why, false, now_ms);
+    default:
+        return ROUTE_DO_NOTHING;
+    }
+}
+
+enum route_do
+route_step(struct route *r, const struct route_options *opt,
+           const struct route_view *view, const struct route_event *ev,
+           uint64_t now_ms)
+{
+    switch (r->phase) {
+    case ROUTE_LOCAL:
+        return step_local(r, opt, view, ev, now_ms);
+    case ROUTE_REDIRECTED:
+        return step_redirected(r, opt, view, ev, now_ms);
+    case ROUTE_OPENING:
+        return step_opening(r, opt, view, ev, now_ms);
+    case ROUTE_RETURNING:
+        return step_returning(r, opt, view, ev, now_ms);
+    case ROUTE_QUEUEING:
+        return step_queueing(r, opt, view, ev, now_ms);
+    }
+    return ROUTE_DO_NOTHING;
+}
+
+void
+route_left(struct route *r, bool dirty)
+{
+    if (!dirty)
+        return;
+    if (r->served_by == ROUTE_SELF)
+        r->suspect_self = true;
+    else
+        r->suspect_peers |= bit(r->served_by);
+}
+
+uint64_t
+route_next_ms(const struct route *r, const struct route_options *opt,
+              const struct route_view *view, uint64_t now_ms)
+{
+    switch (r->phase) {
+    case ROUTE_QUEUEING:
+        if (still_settling(r, opt, view, now_ms))
+            return r->started_ms + opt->settle_ms;
+        return r->retry_at_ms > now_ms ? r->retry_at_ms
+                                       : now_ms + opt->retry_ms;
+    case ROUTE_REDIRECTED:
+        if (r->manual || view->local_good_ms == 0)
+            return UINT64_MAX;
+        if (view->local_good_ms + route_hold_down_ms(r, opt) > now_ms)
+            return view->local_good_ms + route_hold_down_ms(r, opt);
+        return now_ms + opt->retry_ms; /* orphans keep us */
+    default:
+        return UINT64_MAX;
+    }
+}

@@ -1,0 +1,1036 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Performs the route's decisions: leaves one route, opens the next.
+ *
+ * Threads.  The router's own thread is the only one that steps the route,
+ * opens and closes sessions and moves the gate forward.  The registrar thread
+ * gets the right to write back while we are redirected, so that the return is
+ * quick.  Workers, the monitor, links and the status socket post events and
+ * read the copies under lock.
+ */
+#include "plugin/router.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/timers.h"
+#include "health/monitor.h"
+#include "health/report.h"
+#include "plugin/peers.h"
+#include "plugin/state.h"
+#include "plugin/tlsdir.h"
+
+/* Bounds of what the router's thread waits for, so that a stop is quick. */
+#define REGISTER_MS 1000 /* one try to register; tried again while needed */
+#define RETRY_MS    500  /* between two rounds of asking everybody */
+#define ORPHANS_MS  200  /* for orphans, when everything else has ended */
+#define EVENTS_MAX  64
+
+struct posted {
+    enum route_event_kind kind;
+    uint64_t serial; /* of the gate's opening it is about; 0: an order */
+    int peer;
+    char why[192];
+};
+
+struct router {
+    struct router_options opt;
+    struct route_options route_opt;
+    struct gate gate;
+    struct lun *lun;
+    struct monitor *monitor;
+    struct peers *peers;
+    struct state_file *state_file;
+    struct tlsdir *tls_dir;
+    pthread_t thread, registrar;
+    bool have_thread, have_registrar;
+
+    /* router's thread only */
+    struct route route;
+    struct session *session;
+    bool outside; /* the last route was left */
+    struct state state;
+
+    pthread_mutex_t register_lock; /* around lun_register */
+
+    pthread_mutex_t lock;
+    pthread_cond_t wake;   /* the router's thread */
+    pthread_cond_t known;  /* router_get_lun */
+    pthread_cond_t enlist; /* the registrar */
+    /* guarded by lock */
+    bool changed, stopping, closing, want_registration;
+    struct posted events[EVENTS_MAX];
+    size_t nevents;
+    struct route shown;    /* copy of route */
+    struct peers_lun want; /* identity and size to ask peers for */
+    uint32_t want_block_size;
+    struct route_peer shown_peers[ROUTE_PEERS_MAX];
+    uint64_t started_ms;
+};
+
+/* ---- small helpers ----------------------------------------------------- */
+
+static const char *
+lun_name(const struct router *r)
+{
+    return r->opt.lun->name;
+}
+
+struct gate *
+router_gate(struct router *r)
+{
+    return &r->gate;
+}
+
+struct lun *
+router_own_lun(struct router *r)
+{
+    return r->lun;
+}
+
+static void
+poke(void *opaque)
+{
+    struct router *r = opaque;
+
+    pthread_mutex_lock(&r->lock);
+    r->changed = true;
+    pthread_cond_signal(&r->wake);
+    pthread_mutex_unlock(&r->lock);
+}
+
+static void
+lun_news(void *opaque)
+{
+    struct router *r = opaque;
+    struct monitor *m;
+
+    pthread_mutex_lock(&r->lock);
+    m = r->monitor;
+    pthread_mutex_unlock(&r->lock);
+    if (m)
+        monitor_kick(m);
+    else
+        poke(r);
+}
+
+static uint64_t
+oldest_local(void *opaque)
+{
+    struct router *r = opaque;
+
+    return gate_oldest_ms(&r->gate);
+}
+
+/* Append an event; one that already waits is not told twice. */
+static void
+post(struct router *r, const struct posted *ev)
+{
+    pthread_mutex_lock(&r->lock);
+    for (size_t i = 0; i < r->nevents; i++) {
+        if (r->events[i].kind == ev->kind &&
+            r->events[i].serial == ev->serial && ev->serial != 0)
+            goto out;
+    }
+    if (r->nevents < EVENTS_MAX)
+        r->events[r->nevents++] = *ev;
+    pthread_cond_signal(&r->wake);
+out:
+    pthread_mutex_unlock(&r->lock);
+}
+
+void
+router_report_error(struct router *r, enum route_event_kind kind,
+                    uint64_t serial, int error)
+{
+    struct posted ev = {.kind = kind, .serial = serial, .peer = ROUTE_SELF};
+
+    if (kind == ROUTE_EV_LOCAL_ERROR)
+        monitor_path_error(r->monitor, error);
+    if (!gate_hold_serial(&r->gate, serial))
+        return;
+    switch (kind) {
+    case ROUTE_EV_LOCAL_ERROR:
+        snprintf(ev.why, sizeof ev.why, "path error: %s", strerror(-error));
+        break;
+    case ROUTE_EV_FENCED:
+        snprintf(ev.why, sizeof ev.why, "reservation conflict");
+        break;
+    case ROUTE_EV_PEER_DRAINS:
+        snprintf(ev.why, sizeof ev.why, "the peer is draining");
+        break;
+    case ROUTE_EV_PEER_ERROR:
+        snprintf(ev.why, sizeof ev.why, "the peer met: %s", strerror(-error));
+        break;
+    default:
+        snprintf(ev.why, sizeof ev.why, "connection to the peer lost");
+        break;
+    }
+    post(r, &ev);
+}
+
+/* ---- what is known of the LUN ------------------------------------------ */
+
+/* Own paths' answer first; what they say is kept for the successor. */
+static void
+learn(struct router *r, const struct lun_status *st)
+{
+    struct peers_lun want;
+    uint32_t block_size;
+    bool news = false;
+
+    pthread_mutex_lock(&r->lock);
+    if (st->known && !st->wrong_id &&
+        (strcmp(st->id, r->want.id) != 0 || st->size != r->want.size)) {
+        snprintf(r->want.id, sizeof r->want.id, "%s", st->id);
+        r->want.size = st->size;
+        r->want_block_size = st->block_size;
+        news = true;
+    }
+    want = r->want;
+    pthread_mutex_unlock(&r->lock);
+    if (want.id[0] && want.size == 0 &&
+        peers_learn(r->peers, &want, &want.size, &block_size)) {
+        pthread_mutex_lock(&r->lock);
+        r->want.size = want.size;
+        r->want_block_size = block_size;
+        pthread_mutex_unlock(&r->lock);
+        news = true;
+    }
+    if (!news)
+        return;
+    snprintf(r->state.id, sizeof r->state.id, "%s", r->want.id);
+    r->state.size = r->want.size;
+    r->state.block_size = r->want_block_size;
+    pthread_mutex_lock(&r->lock);
+    pthread_cond_broadcast(&r->known);
+    pthread_mutex_unlock(&r->lock);
+}
+
+static void
+fill_lun(struct router *r, struct router_lun *l)
+{
+    struct lun_status st;
+
+    lun_get_status(r->lun, &st);
+    l->readonly = r->opt.lun->readonly || (st.known && st.readonly);
+    l->size = r->want.size;
+    l->block_size = r->want_block_size ? r->want_block_size : 512;
+    l->preferred = st.known && st.preferred ? st.preferred : 4096;
+    if (l->preferred < l->block_size)
+        l->preferred = l->block_size;
+    l->max_io = 32u << 20; /* larger ones are taken apart: request.c */
+}
+
+int
+router_get_lun(struct router *r, struct router_lun *l, unsigned limit_ms)
+{
+    uint64_t limit = limit_ms ? clock_ms() + limit_ms : CLOCK_NEVER;
+    struct timespec ts;
+    int e = 0;
+
+    pthread_mutex_lock(&r->lock);
+    while (r->want.size == 0 && !r->closing && e == 0) {
+        ts.tv_sec = (time_t)(limit / 1000);
+        ts.tv_nsec = (long)(limit % 1000) * 1000000;
+        if (limit == CLOCK_NEVER)
+            pthread_cond_wait(&r->known, &r->lock);
+        else if (pthread_cond_timedwait(&r->known, &r->lock, &ts) == ETIMEDOUT)
+            e = -EIO;
+    }
+    if (r->want.size == 0 && r->closing)
+        e = -ESHUTDOWN;
+    if (e == 0)
+        fill_lun(r, l);
+    pthread_mutex_unlock(&r->lock);
+    return e;
+}
+
+/* ---- leaving a route --------------------------------------------------- */
+
+/* Nobody is inside any more when this returns. */
+static void
+leave(struct router *r)
+{
+    bool drained = false;
+
+    if (r->outside)
+        return;
+    gate_hold(&r->gate);
+    if (r->route.leave_clean)
+        drained =
+            gate_drain(&r->gate, clock_ms() + r->opt.lun->timers.io_timeout);
+    while (!drained) {
+        gate_cut(&r->gate);
+        if (r->session)
+            session_break(r->session);
+        drained = gate_drain(&r->gate, clock_ms() + 20);
+    }
+    route_left(&r->route, gate_dirty(&r->gate));
+    session_close(r->session);
+    if (!r->session)
+        lun_release(r->lun);
+    r->session = NULL;
+    r->outside = true;
+}
+
+/* Put on disk who may hold writes of ours, also: whom we are about to use. */
+static int
+save(struct router *r, bool local, int peer)
+{
+    struct state *s = &r->state;
+    int e;
+
+    s->generation = r->route.generation;
+    s->local = local || r->route.suspect_self;
+    s->npeers = 0;
+    for (int i = 0; i < (int)peers_count(r->peers); i++) {
+        if (i != peer && !(r->route.suspect_peers & (UINT64_C(1) << i)))
+            continue;
+        snprintf(s->peers[s->npeers++], STATE_NAME_MAX, "%s",
+                 peers_host(r->peers, i)->name);
+    }
+    e = state_save(r->state_file, s);
+    if (e < 0)
+        log_error("lun %s: cannot save the route's state in %s: %s; no route "
+                  "is opened without it",
+                  lun_name(r), r->opt.cfg->statedir, strerror(-e));
+    return e;
+}
+
+/* ---- performing -------------------------------------------------------- */
+
+struct outcome {
+    struct route_event ev;
+    char why[320];
+};
+
+static void failed(struct outcome *o, enum route_event_kind kind,
+                   const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+static void
+failed(struct outcome *o, enum route_event_kind kind, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(o->why, sizeof o->why, fmt, ap);
+    va_end(ap);
+    o->ev =
+        (struct route_event){.kind = kind, .peer = ROUTE_SELF, .why = o->why};
+}
+
+static void
+add_fences(struct router *r, struct peers_request *rq)
+{
+    if (!r->route_opt.reservations)
+        return;
+    if (r->route.suspect_self)
+        rq->fence[rq->nfence++] = r->opt.cfg->self;
+    for (int i = 0; i < (int)peers_count(r->peers); i++) {
+        /* Opening at a suspect drains it: it needs no naming. */
+        if (i != rq->peer && (r->route.suspect_peers & (UINT64_C(1) << i)) &&
+            rq->nfence < EXPORT_FENCE_MAX)
+            rq->fence[rq->nfence++] = peers_host(r->peers, i);
+    }
+}
+
+static void
+perform_open(struct router *r, const struct route_view *view, struct outcome *o)
+{
+    struct peers_request rq = {
+        .deadline_ms = clock_ms() + r->opt.lun->timers.open_timeout,
+    };
+    char why[256] = "";
+    int e;
+
+    leave(r);
+    rq.peer = r->route.peer;
+    rq.generation = r->route.generation;
+    rq.id = r->want.id; /* written by this thread only */
+    if (!route_still_right(&r->route, &r->route_opt, view)) {
+        failed(o, ROUTE_EV_REFUSED,
+               "writes are under way elsewhere and there "
+               "is no fence");
+        return;
+    }
+    add_fences(r, &rq);
+    e = save(r, false, rq.peer);
+    if (e == 0)
+        e = peers_open(r->peers, &rq, &r->session, why, sizeof why);
+    if (e < 0) {
+        if (e != -EACCES)
+            /* GO may have been granted and the answer lost: harmless, since
+             * no write follows under this generation. */
+            log_debug("lun %s: GO: %s", lun_name(r), strerror(-e));
+        failed(o, ROUTE_EV_REFUSED, "peer %s: %s",
+               peers_host(r->peers, rq.peer)->name,
+               why[0] ? why : strerror(-e));
+        log_warning("lun %s: route to %s refused (generation %llu): %s",
+                    lun_name(r), peers_host(r->peers, rq.peer)->name,
+                    (unsigned long long)rq.generation, o->why);
+        return;
+    }
+    r->outside = false;
+    gate_open(&r->gate, GATE_PEER, 0, r->session);
+    *o = (struct outcome){.ev = {.kind = ROUTE_EV_OPENED}};
+}
+
+static int
+register_now(struct router *r)
+{
+    int e;
+
+    pthread_mutex_lock(&r->register_lock);
+    e = lun_register(r->lun, clock_ms() + REGISTER_MS);
+    pthread_mutex_unlock(&r->register_lock);
+    return e;
+}
+
+static int
+fence_suspects(struct router *r, const struct config_host **which)
+{
+    for (int i = 0; i < (int)peers_count(r->peers); i++) {
+        int e;
+
+        if (!(r->route.suspect_peers & (UINT64_C(1) << i)))
+            continue;
+        *which = peers_host(r->peers, i);
+        log_warning("lun %s: fencing host %s: it may hold writes of ours",
+                    lun_name(r), (*which)->name);
+        e = lun_fence(r->lun, (*which)->number, clock_ms() + REGISTER_MS);
+        if (e < 0)
+            return e;
+    }
+    return 0;
+}
+
+static void
+perform_home(struct router *r, const struct route_view *view, struct outcome *o)
+{
+    const struct config_host *suspect = NULL;
+    struct lun_status st;
+    int e;
+
+    leave(r);
+    if (!route_still_right(&r->route, &r->route_opt, view)) {
+        failed(o, ROUTE_EV_HOME_FAILED,
+               "writes are under way elsewhere and "
+               "there is no fence");
+        return;
+    }
+    e = register_now(r);
+    if (e < 0) {
+        failed(o, ROUTE_EV_HOME_FAILED, "cannot register on the LUN: %s",
+               strerror(-e));
+        return;
+    }
+    e = fence_suspects(r, &suspect);
+    if (e < 0) {
+        failed(o, ROUTE_EV_HOME_FAILED, "cannot fence host %s: %s",
+               suspect->name, strerror(-e));
+        return;
+    }
+    lun_get_status(r->lun, &st);
+    if (st.registration != LUN_REGISTERED) {
+        failed(o, ROUTE_EV_HOME_FAILED, "fenced again while coming home");
+        return;
+    }
+    route_left(&r->route, false);
+    e = save(r, true, ROUTE_SELF);
+    if (e < 0) {
+        failed(o, ROUTE_EV_HOME_FAILED, "cannot save state: %s", strerror(-e));
+        return;
+    }
+    r->outside = false;
+    gate_open(&r->gate, GATE_LOCAL, st.registration_no, NULL);
+    *o = (struct outcome){.ev = {.kind = ROUTE_EV_HOME}};
+}
+
+/* ---- the router's thread ----------------------------------------------- */
+
+static void
+look(struct router *r, struct route_view *view, struct route_peer *peers,
+     struct monitor_status *m)
+{
+    monitor_get(r->monitor, m);
+    learn(r, &m->lun);
+    peers_tend(r->peers, &r->want);
+    peers_view(r->peers, &r->want, peers);
+    *view = (struct route_view){
+        .local_usable =
+            verdict_usable(&m->verdict) && m->lun.known && !m->lun.wrong_id,
+        .local_lost = m->verdict.state == VERDICT_LOST,
+        .local_fenced = m->lun.registration == LUN_FENCED,
+        .local_good_ms = m->verdict.good_ms,
+        .local_orphans = m->lun.orphans,
+        .peers = peers,
+    };
+}
+
+static void
+tell(struct router *r, enum route_phase before)
+{
+    const struct route *t = &r->route;
+    const char *peer =
+        t->peer == ROUTE_SELF ? "" : peers_host(r->peers, t->peer)->name;
+
+    if (t->phase != before)
+        log_info("lun %s: route %s -> %s%s%s (%s), generation %llu",
+                 lun_name(r), route_phase_name(before),
+                 route_phase_name(t->phase), peer[0] ? " via " : "", peer,
+                 t->reason, (unsigned long long)t->generation);
+}
+
+static void
+publish(struct router *r, const struct route_view *view)
+{
+    pthread_mutex_lock(&r->lock);
+    r->shown = r->route;
+    memcpy(r->shown_peers, view->peers,
+           peers_count(r->peers) * sizeof *view->peers);
+    pthread_mutex_unlock(&r->lock);
+}
+
+/* One event and all that follows from it. */
+static void
+handle(struct router *r, const struct route_event *first,
+       struct route_view *view, struct route_peer *peers)
+{
+    struct outcome o = {.ev = *first};
+    struct monitor_status m;
+
+    for (;;) {
+        enum route_phase before = r->route.phase;
+        enum route_do act =
+            route_step(&r->route, &r->route_opt, view, &o.ev, clock_ms());
+        bool done = act == ROUTE_DO_NOTHING;
+
+        tell(r, before);
+        if (done && (o.ev.kind == ROUTE_EV_OPENED))
+            save(r, false, r->route.peer); /* the suspects are cleared */
+        publish(r, view);
+        if (done)
+            return;
+        if (act == ROUTE_DO_OPEN)
+            perform_open(r, view, &o);
+        else
+            perform_home(r, view, &o);
+        look(r, view, peers, &m);
+    }
+}
+
+/* A peer that is there for TCP but answers nothing, neither our requests nor
+ * NBD_OPT_INFO on a parked connection, is lost.  One that is only slow is
+ * not: its proxy still answers INFO. */
+static bool
+peer_silent(struct router *r, const struct route_view *view)
+{
+    uint64_t oldest = session_oldest_ms(r->session);
+
+    return oldest != 0 &&
+           clock_ms() > oldest + r->opt.lun->timers.link_timeout &&
+           !view->peers[r->route.peer].ready;
+}
+
+/* What the router's thread sees for itself. */
+static bool
+noticed(struct router *r, const struct route_view *view, struct route_event *ev,
+        char *why, size_t whylen)
+{
+    if (r->route.phase != ROUTE_REDIRECTED)
+        return false;
+    if (!session_broken(r->session, why, whylen)) {
+        if (!peer_silent(r, view))
+            return false;
+        snprintf(why, whylen, "peer %s does not answer",
+                 peers_host(r->peers, r->route.peer)->name);
+    }
+    *ev = (struct route_event){.kind = ROUTE_EV_PEER_LOST, .why = why};
+    return true;
+}
+
+static bool
+next_posted(struct router *r, struct posted *p)
+{
+    bool found;
+
+    pthread_mutex_lock(&r->lock);
+    found = r->nevents > 0;
+    if (found) {
+        *p = r->events[0];
+        memmove(r->events, r->events + 1, --r->nevents * sizeof *p);
+    }
+    pthread_mutex_unlock(&r->lock);
+    return found;
+}
+
+static bool
+still_current(struct router *r, const struct posted *p)
+{
+    bool current;
+
+    pthread_mutex_lock(&r->gate.lock);
+    current = p->serial == 0 || p->serial == r->gate.route.serial;
+    pthread_mutex_unlock(&r->gate.lock);
+    return current && (p->serial == 0 || !r->outside);
+}
+
+/* While we are redirected and our paths work, get the right to write back. */
+static void
+enlist_registrar(struct router *r, const struct route_view *view,
+                 const struct monitor_status *m)
+{
+    bool want = r->route.phase == ROUTE_REDIRECTED && view->local_usable &&
+                (m->lun.registration != LUN_REGISTERED || m->lun.orphans > 0);
+
+    pthread_mutex_lock(&r->lock);
+    r->want_registration = want;
+    if (want)
+        pthread_cond_signal(&r->enlist);
+    pthread_mutex_unlock(&r->lock);
+}
+
+/* Sleep until something is posted or changed, or next_ms; false: stop. */
+static bool
+wait_for_news(struct router *r, uint64_t next_ms)
+{
+    struct timespec ts = {.tv_sec = (time_t)(next_ms / 1000),
+                          .tv_nsec = (long)(next_ms % 1000) * 1000000};
+    bool go_on;
+
+    pthread_mutex_lock(&r->lock);
+    while (!r->changed && !r->closing && r->nevents == 0) {
+        if (pthread_cond_timedwait(&r->wake, &r->lock, &ts) == ETIMEDOUT)
+            break;
+    }
+    r->changed = false;
+    go_on = !r->closing;
+    pthread_mutex_unlock(&r->lock);
+    return go_on;
+}
+
+/* When to look again without any news. */
+static uint64_t
+next_look(struct router *r, const struct route_view *view)
+{
+    uint64_t now = clock_ms();
+    uint64_t next = route_next_ms(&r->route, &r->route_opt, view, now);
+    uint64_t idle = now + (r->route.phase == ROUTE_REDIRECTED ? 100 : 1000);
+
+    if (next < now + 1)
+        next = now + 1;
+    return next < idle ? next : idle;
+}
+
+static void *
+route_thread(void *opaque)
+{
+    struct router *r = opaque;
+    struct route_peer peers[ROUTE_PEERS_MAX];
+    struct route_view view;
+    struct monitor_status m;
+
+    do {
+        struct route_event ev = {.kind = ROUTE_EV_TICK};
+        struct posted p;
+        char why[320];
+
+        look(r, &view, peers, &m);
+        if (noticed(r, &view, &ev, why, sizeof why))
+            handle(r, &ev, &view, peers);
+        while (next_posted(r, &p)) {
+            ev = (struct route_event){p.kind, p.peer, p.why};
+            if (still_current(r, &p))
+                handle(r, &ev, &view, peers);
+        }
+        ev = (struct route_event){.kind = ROUTE_EV_TICK};
+        if (view.local_lost)
+            ev.why = m.verdict.reason;
+        handle(r, &ev, &view, peers);
+        enlist_registrar(r, &view, &m);
+    } while (wait_for_news(r, next_look(r, &view)));
+    r->route.leave_clean = true;
+    leave(r);
+    return NULL;
+}
+
+static void *
+registrar_thread(void *opaque)
+{
+    struct router *r = opaque;
+    int before = 0;
+
+    pthread_mutex_lock(&r->lock);
+    while (!r->stopping) {
+        int e;
+
+        if (!r->want_registration) {
+            pthread_cond_wait(&r->enlist, &r->lock);
+            continue;
+        }
+        r->want_registration = false;
+        pthread_mutex_unlock(&r->lock);
+        e = register_now(r);
+        if (e != before)
+            log_info("lun %s: registering while redirected: %s", lun_name(r),
+                     e ? strerror(-e) : "done");
+        before = e;
+        pthread_mutex_lock(&r->lock);
+    }
+    pthread_mutex_unlock(&r->lock);
+    return NULL;
+}
+
+/* ---- orders ------------------------------------------------------------ */
+
+int
+router_redirect(struct router *r, const char *peer, char *err, size_t len)
+{
+    struct posted ev = {.kind = ROUTE_EV_REDIRECT, .peer = ROUTE_SELF};
+    bool ready = false;
+
+    snprintf(ev.why, sizeof ev.why, "by order");
+    if (peer && (ev.peer = peers_find(r->peers, peer)) == ROUTE_SELF) {
+        snprintf(err, len, "%s is no peer for LUN %s", peer, lun_name(r));
+        return -ENOENT;
+    }
+    pthread_mutex_lock(&r->lock);
+    for (int i = 0; i < (int)peers_count(r->peers); i++) {
+        if (ev.peer == ROUTE_SELF || ev.peer == i)
+            ready = ready || r->shown_peers[i].ready ||
+                    (r->shown.phase == ROUTE_REDIRECTED && r->shown.peer == i);
+    }
+    pthread_mutex_unlock(&r->lock);
+    if (!ready) {
+        snprintf(err, len, "%s would serve LUN %s now: see status",
+                 peer ? "that peer does not answer or refuses; no other"
+                      : "no peer",
+                 lun_name(r));
+        return -EHOSTUNREACH;
+    }
+    post(r, &ev);
+    return 0;
+}
+
+int
+router_return(struct router *r, char *err, size_t len)
+{
+    struct posted ev = {.kind = ROUTE_EV_RETURN, .peer = ROUTE_SELF};
+    struct monitor_status m;
+
+    snprintf(ev.why, sizeof ev.why, "by order");
+    monitor_get(r->monitor, &m);
+    if (!verdict_usable(&m.verdict)) {
+        snprintf(err, len, "the own paths of LUN %s are not usable: %s",
+                 lun_name(r), m.verdict.reason);
+        return -EBUSY;
+    }
+    post(r, &ev);
+    return 0;
+}
+
+/* ---- status ------------------------------------------------------------ */
+
+static json_t *
+suspects(struct router *r, const struct route *t)
+{
+    json_t *a = json_array();
+
+    if (t->suspect_self)
+        json_array_append_new(a, json_string(r->opt.cfg->self->name));
+    for (int i = 0; i < (int)peers_count(r->peers); i++) {
+        if (t->suspect_peers & (UINT64_C(1) << i))
+            json_array_append_new(a,
+                                  json_string(peers_host(r->peers, i)->name));
+    }
+    return a;
+}
+
+static json_t *
+report_route(struct router *r, const struct route *t)
+{
+    json_t *peer = t->peer == ROUTE_SELF
+                       ? json_null()
+                       : json_string(peers_host(r->peers, t->peer)->name);
+
+    return json_pack(
+        "{ss sf ss so sI sb so sI sf}", "phase", route_phase_name(t->phase),
+        "since_s", (double)(clock_ms() - t->since_ms) / 1000, "reason",
+        t->reason, "peer", peer, "generation", (json_int_t)t->generation,
+        "manual", t->manual, "suspects", suspects(r, t), "changes",
+        (json_int_t)t->changes, "hold_down_s",
+        (double)route_hold_down_ms(t, &r->route_opt) / 1000);
+}
+
+json_t *
+router_status(struct router *r)
+{
+    struct gate_stats g;
+    struct monitor_status m;
+    struct peers_lun want;
+    struct route t;
+
+    pthread_mutex_lock(&r->lock);
+    t = r->shown;
+    want = r->want;
+    pthread_mutex_unlock(&r->lock);
+    gate_get_stats(&r->gate, &g);
+    monitor_get(r->monitor, &m);
+    return json_pack(
+        "{ss si ss ss ss ss sf so s{sI sI sI sI sI sI} so so}", "process",
+        "plugin", "pid", (int)getpid(), "version", DETOUR_VERSION, "host",
+        r->opt.cfg->self->name, "lun", lun_name(r), "client", r->opt.client,
+        "uptime_s", (double)(clock_ms() - r->started_ms) / 1000, "route",
+        report_route(r, &t), "queue", "held", (json_int_t)g.held,
+        "oldest_held_ms", (json_int_t)g.oldest_held_ms, "inflight",
+        (json_int_t)g.inside, "oldest_inflight_ms",
+        (json_int_t)g.oldest_inside_ms, "longest_stall_ms",
+        (json_int_t)g.longest_wait_ms, "answered", (json_int_t)g.answered,
+        "lun_status", report_lun(r->lun, &m), "peers",
+        peers_report(r->peers, &want));
+}
+
+/* ---- life -------------------------------------------------------------- */
+
+static struct lun *
+start_lun(struct router *r)
+{
+    const struct config *cfg = r->opt.cfg;
+    const struct config_lun *l = r->opt.lun;
+    struct lun_options opt = {
+        .name = l->name,
+        .device = l->device,
+        .process = r->opt.client,
+        .rundir = cfg->rundir,
+        .statedir = cfg->statedir,
+        .cluster_number = cfg->cluster_number,
+        .host_number = cfg->self->number,
+        .fence = l->fence == CONFIG_FENCE_PR ? LUN_FENCE_PR : LUN_FENCE_DRAIN,
+        .readonly = l->readonly,
+        .expected_id = l->wwid,
+        .initiator = l->initiator,
+        .chap_user = l->chap_user,
+        .chap_secret_file = l->chap_secret_file,
+        .probe_interval_ms = l->timers.probe_interval,
+        .probe_timeout_ms = l->timers.probe_timeout,
+        .notify = lun_news,
+        .opaque = r,
+    };
+
+    /* Writes of a predecessor may be under way: only the LUN they went to. */
+    if (!opt.expected_id && r->state.id[0] &&
+        (r->state.local || r->state.npeers > 0))
+        opt.expected_id = r->state.id;
+    return lun_create(&opt);
+}
+
+static struct monitor *
+start_monitor(struct router *r)
+{
+    const struct config_timers *t = &r->opt.lun->timers;
+    struct monitor_options opt = {
+        .name = lun_name(r),
+        .probe_interval_ms = t->probe_interval,
+        .probe_timeout_ms = t->probe_timeout,
+        .io_timeout_ms = t->io_timeout,
+        .check_registration = r->route_opt.reservations,
+        .oldest_ms = oldest_local,
+        .changed = poke,
+        .opaque = r,
+    };
+
+    return monitor_start(r->lun, &opt);
+}
+
+/* What the predecessor left: generation, suspects, the LUN's looks. */
+static void
+inherit(struct router *r)
+{
+    route_init(&r->route, &r->route_opt, clock_ms());
+    r->route.generation = r->state.generation;
+    r->route.suspect_self = r->state.local;
+    for (size_t i = 0; i < r->state.npeers; i++) {
+        int peer = peers_find(r->peers, r->state.peers[i]);
+
+        if (peer == ROUTE_SELF)
+            log_warning("lun %s: host %s may hold writes of ours and is no "
+                        "member any more",
+                        lun_name(r), r->state.peers[i]);
+        else
+            r->route.suspect_peers |= UINT64_C(1) << peer;
+    }
+    snprintf(r->want.id, sizeof r->want.id, "%s",
+             r->state.id[0] ? r->state.id
+                            : (r->opt.lun->wwid ? r->opt.lun->wwid : ""));
+    r->want.size = r->state.size;
+    r->want_block_size = r->state.block_size;
+    r->shown = r->route;
+    r->outside = true;
+}
+
+static void
+set_options(struct router *r)
+{
+    const struct config_lun *l = r->opt.lun;
+    unsigned random = 0;
+
+    if (getrandom(&random, sizeof random, GRND_NONBLOCK) < 0)
+        random = (unsigned)getpid();
+    r->route_opt = (struct route_options){
+        .reservations = l->fence == CONFIG_FENCE_PR,
+        .failback_after_ms = l->timers.failback_after,
+        .failback_max_ms = l->timers.failback_max,
+        .failback_jitter_ms = random % (l->timers.failback_jitter + 1),
+        .settle_ms = l->timers.probe_interval + l->timers.probe_timeout,
+        .retry_ms = RETRY_MS,
+    };
+}
+
+static void
+init_locks(struct router *r)
+{
+    pthread_condattr_t attr;
+
+    pthread_mutex_init(&r->lock, NULL);
+    pthread_mutex_init(&r->register_lock, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&r->wake, &attr);
+    pthread_cond_init(&r->known, &attr);
+    pthread_cond_init(&r->enlist, &attr);
+    pthread_condattr_destroy(&attr);
+    gate_init(&r->gate);
+}
+
+/* 0, or -errno and a message. */
+static int
+start_parts(struct router *r, char *err, size_t errlen)
+{
+    const struct config *cfg = r->opt.cfg;
+    const struct tlsdir_files files = {cfg->ca, cfg->cert, cfg->key, cfg->crl};
+
+    r->state_file = state_open(cfg->statedir, lun_name(r), r->opt.client,
+                               &r->state, err, errlen);
+    if (!r->state_file)
+        return -errno;
+    r->tls_dir = tlsdir_create(cfg->rundir, &files);
+    if (!r->tls_dir) {
+        snprintf(err, errlen, "%s: cannot make a folder for certificates: %m",
+                 cfg->rundir);
+        return -errno;
+    }
+    r->peers = peers_create(cfg, r->opt.lun, r->opt.client,
+                            tlsdir_path(r->tls_dir), poke, r);
+    if (!r->peers)
+        return -errno;
+    r->route_opt.npeers = peers_count(r->peers);
+    inherit(r);
+    r->lun = start_lun(r);
+    if (!r->lun)
+        return -errno;
+    pthread_mutex_lock(&r->lock);
+    r->monitor = start_monitor(r);
+    pthread_mutex_unlock(&r->lock);
+    if (!r->monitor)
+        return -errno;
+    r->have_thread = pthread_create(&r->thread, NULL, route_thread, r) == 0;
+    r->have_registrar =
+        r->have_thread &&
+        pthread_create(&r->registrar, NULL, registrar_thread, r) == 0;
+    return r->have_registrar ? 0 : -EAGAIN;
+}
+
+struct router *
+router_start(const struct router_options *opt, char *err, size_t errlen)
+{
+    struct router *r = calloc(1, sizeof *r);
+    int e;
+
+    if (!r)
+        return NULL;
+    r->opt = *opt;
+    r->started_ms = clock_ms();
+    init_locks(r);
+    set_options(r);
+    err[0] = '\0';
+    e = start_parts(r, err, errlen);
+    if (e < 0) {
+        if (!err[0])
+            snprintf(err, errlen, "lun %s: cannot start: %s", opt->lun->name,
+                     strerror(-e));
+        router_stop(r);
+        errno = -e;
+        return NULL;
+    }
+    return r;
+}
+
+void
+router_close(struct router *r)
+{
+    pthread_mutex_lock(&r->lock);
+    r->closing = true;
+    pthread_cond_broadcast(&r->known);
+    pthread_cond_broadcast(&r->wake);
+    pthread_mutex_unlock(&r->lock);
+    gate_close(&r->gate);
+    if (r->peers)
+        peers_interrupt(r->peers);
+}
+
+static void
+stop_threads(struct router *r)
+{
+    pthread_mutex_lock(&r->lock);
+    r->stopping = true;
+    pthread_cond_broadcast(&r->enlist);
+    pthread_mutex_unlock(&r->lock);
+    if (r->have_thread)
+        pthread_join(r->thread, NULL);
+    if (r->have_registrar)
+        pthread_join(r->registrar, NULL);
+}
+
+/* Tell the successor whether anything may still be under way. */
+static void
+save_last(struct router *r, unsigned orphans)
+{
+    if (!r->state_file || !r->have_registrar)
+        return;
+    if (orphans > 0)
+        r->route.suspect_self = true;
+    save(r, false, ROUTE_SELF);
+}
+
+void
+router_stop(struct router *r)
+{
+    unsigned orphans = 0;
+
+    if (!r)
+        return;
+    router_close(r);
+    stop_threads(r);
+    monitor_stop(r->monitor);
+    if (r->lun)
+        orphans = lun_destroy(r->lun, clock_ms() + ORPHANS_MS);
+    save_last(r, orphans);
+    peers_destroy(r->peers);
+    state_close(r->state_file);
+    tlsdir_destroy(r->tls_dir);
+    gate_fini(&r->gate);
+    pthread_mutex_destroy(&r->register_lock);
+    pthread_mutex_destroy(&r->lock);
+    pthread_cond_destroy(&r->wake);
+    pthread_cond_destroy(&r->known);
+    pthread_cond_destroy(&r->enlist);
+    free(r);
+}

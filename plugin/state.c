@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Two slots in a file: "detour-state SEQUENCE CRC32\n", JSON, zero bytes. */
+#include "plugin/state.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define SLOT 4096
+
+struct state_file {
+    int fd;
+    uint64_t sequence; /* of the slot written last; its place is its parity */
+};
+
+/* CRC-32 of IEEE 802.3, bit by bit: a few hundred bytes, seldom. */
+static uint32_t
+crc32(const char *p, size_t n)
+{
+    uint32_t c = ~UINT32_C(0);
+
+    for (; n > 0; n--, p++) {
+        c ^= (uint8_t)*p;
+        for (int i = 0; i < 8; i++)
+            c = (c >> 1) ^ (c & 1 ? UINT32_C(0xEDB88320) : 0);
+    }
+    return ~c;
+}
+
+static json_t *
+to_json(const struct state *s)
+{
+    json_t *peers = json_array();
+
+    for (size_t i = 0; i < s->npeers; i++)
+        json_array_append_new(peers, json_string(s->peers[i]));
+    return json_pack("{sI sb so ss sI sI}", "generation",
+                     (json_int_t)s->generation, "local", s->local, "peers",
+                     peers, "id", s->id, "size", (json_int_t)s->size,
+                     "block_size", (json_int_t)s->block_size);
+}
+
+static bool
+copy_word(char *to, size_t room, const char *from)
+{
+    return from && snprintf(to, room, "%s", from) < (int)room;
+}
+
+static bool
+from_json(const char *text, size_t len, struct state *s)
+{
+    json_t *o = json_loadb(text, len, 0, NULL), *peers, *p;
+    json_int_t generation, size, block_size;
+    const char *id;
+    int local;
+    size_t i;
+    bool ok;
+
+    ok = o &&
+         json_unpack(o, "{sI sb so ss sI sI}", "generation", &generation,
+                     "local", &local, "peers", &peers, "id", &id, "size", &size,
+                     "block_size", &block_size) == 0 &&
+         json_array_size(peers) <= STATE_HOSTS_MAX &&
+         copy_word(s->id, sizeof s->id, id);
+    if (ok) {
+        s->generation = (uint64_t)generation;
+        s->local = local;
+        s->size = (uint64_t)size;
+        s->block_size = (uint32_t)block_size;
+        s->npeers = json_array_size(peers);
+        json_array_foreach(peers, i, p) ok =
+            ok && copy_word(s->peers[i], STATE_NAME_MAX, json_string_value(p));
+    }
+    json_decref(o);
+    return ok;
+}
+
+static bool
+parse_slot(const char *slot, uint64_t *sequence, struct state *s)
+{
+    size_t len = strnlen(slot, SLOT);
+    const char *body = memchr(slot, '\n', len);
+    uint32_t crc;
+
+    if (!body ||
+        sscanf(slot, "detour-state %" SCNu64 " %" SCNx32, sequence, &crc) != 2)
+        return false;
+    body++;
+    len -= (size_t)(body - slot);
+    return crc32(body, len) == crc && from_json(body, len, s);
+}
+
+/* 1: read, 0: a new file, -1: damaged. */
+static int
+load(struct state_file *f, struct state *s)
+{
+    char slots[2 * SLOT + 1] = {0};
+    ssize_t n = pread(f->fd, slots, 2 * SLOT, 0);
+    bool blank = true;
+    int found = 0;
+
+    if (n < 0)
+        return -1;
+    for (int i = 0; i < 2; i++) {
+        char one[SLOT + 1] = {0};
+        struct state t;
+        uint64_t sequence;
+
+        memset(&t, 0, sizeof t);
+        memcpy(one, slots + i * SLOT, SLOT);
+        blank = blank && one[0] == '\0';
+        if (parse_slot(one, &sequence, &t) &&
+            (!found || sequence > f->sequence)) {
+            *s = t;
+            f->sequence = sequence;
+            found = 1;
+        }
+    }
+    return found ? 1 : blank ? 0 : -1;
+}
+
+static int
+sync_folder(const char *folder)
+{
+    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC), r;
+
+    if (fd < 0)
+        return -1;
+    r = fsync(fd);
+    close(fd);
+    return r;
+}
+
+/* Open, lock, and allocate both slots.  errno tells what failed. */
+static int
+open_locked(const char *path, const char *folder)
+{
+    struct stat st;
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600), e;
+
+    if (fd < 0)
+        return -1;
+    if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+        errno = errno == EWOULDBLOCK ? EBUSY : errno;
+        goto fail;
+    }
+    if (fstat(fd, &st) < 0)
+        goto fail;
+    if (st.st_size < 2 * SLOT) {
+        static const char zeroes[2 * SLOT];
+
+        if (pwrite(fd, zeroes, sizeof zeroes, 0) != sizeof zeroes ||
+            fsync(fd) < 0 || sync_folder(folder) < 0)
+            goto fail;
+    }
+    return fd;
+
+fail:
+    e = errno;
+    close(fd);
+    errno = e;
+    return -1;
+}
+
+struct state_file *
+state_open(const char *statedir, const char *lun, const char *client,
+           struct state *s, char *err, size_t errlen)
+{
+    struct state_file *f = calloc(1, sizeof *f);
+    char path[PATH_MAX];
+    int e;
+
+    memset(s, 0, sizeof *s);
+    if (!f)
+        return NULL;
+    snprintf(path, sizeof path, "%s/%s.%s", statedir, lun, client);
+    f->fd = open_locked(path, statedir);
+    if (f->fd < 0) {
+        e = errno;
+        snprintf(err, errlen,
+                 e == EBUSY ? "%s: another process serves LUN %s as client %s: "
+                              "give each process a client=NAME of its own"
+                            : "%s: cannot open the state of LUN %s, client %s",
+                 path, lun, client);
+        goto fail;
+    }
+    if (load(f, s) < 0) {
+        e = EINVAL;
+        snprintf(err, errlen,
+                 "%s: the saved state is damaged; remove the file only when "
+                 "no write of this client can be under way any more",
+                 path);
+        goto fail;
+    }
+    return f;
+
+fail:
+    state_close(f);
+    errno = e;
+    return NULL;
+}
+
+int
+state_save(struct state_file *f, const struct state *s)
+{
+    char slot[SLOT] = {0};
+    json_t *o = to_json(s);
+    char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
+    off_t place = (off_t)((f->sequence + 1) % 2) * SLOT;
+    int n, r = -ENOMEM;
+
+    if (!text)
+        goto out;
+    n = snprintf(slot, sizeof slot,
+                 "detour-state %" PRIu64 " %08" PRIx32 "\n%s", f->sequence + 1,
+                 crc32(text, strlen(text)), text);
+    r = -EOVERFLOW;
+    if (n < 0 || n >= SLOT)
+        goto out;
+    r = -EIO;
+    errno = 0;
+    if (pwrite(f->fd, slot, SLOT, place) != SLOT || fdatasync(f->fd) < 0) {
+        r = errno ? -errno : -EIO;
+        goto out;
+    }
+    f->sequence++;
+    r = 0;
+out:
+    free(text);
+    json_decref(o);
+    return r;
+}
+
+void
+state_close(struct state_file *f)
+{
+    if (!f)
+        return;
+    if (f->fd >= 0)
+        close(f->fd);
+    free(f);
+}
