@@ -18,6 +18,10 @@ struct monitor_options {
     /* When did the oldest unanswered request of the owner leave?  0: none.
      * Called from the monitor's thread; must not block.  May be NULL. */
     uint64_t (*oldest_ms)(void *opaque);
+    /* When was a request of the owner last answered, with whatever but a path
+     * error?  0: never.  As above; NULL: not told, and then a request under
+     * way keeps an overdue probe from making LOST until it is overdue too. */
+    uint64_t (*answered_ms)(void *opaque);
     /* The verdict, the registration or the LUN's status changed.  Called
      * from the monitor's thread without locks; must not block. */
     void (*changed)(void *opaque);
@@ -27,18 +31,18 @@ struct monitor_options {
 struct monitor_status {
     struct verdict verdict;
     struct lun_status lun;
-    uint64_t probe_ms;      /* when the last probe answered; 0: never */
-    unsigned probe_us;      /* how long it took */
-    unsigned probes_stuck;  /* overdue and not come back */
+    uint64_t probe_ms;     /* when the last probe answered; 0: never */
+    unsigned probe_us;     /* how long it took */
+    unsigned probes_stuck; /* overdue and not come back */
 };
 
 /* monitor_start - watch l until monitor_stop.
  *
  * One thread that never touches the device itself: probes are reads of the
- * LUN's first block on a lun_queue of its own, waited for with a deadline;
- * an overdue one is abandoned only when it has come to 2 of them, and then no
- * new one is sent until one comes back.  lun_check_registration runs in a
- * second thread, since it may hang.
+ * LUN's first block on a lun_queue of its own, waited for with a deadline.
+ * An overdue probe is left under way, since its coming back is news; when
+ * there are two of them no new one is sent until one has come back.
+ * lun_check_registration runs in a second thread, since it may hang.
  *
  * errors:  NULL and errno
  * owns:    opt is copied, but for opaque; l must outlive the monitor
@@ -46,7 +50,8 @@ struct monitor_status {
 struct monitor *monitor_start(struct lun *l, const struct monitor_options *opt);
 
 /* monitor_stop - end the threads and free m; NULL is fine.  Waits at most
- * for what cannot hang, so well under a second. */
+ * for the deadline of a lun_check_registration, half a second.  No callback
+ * runs afterwards. */
 void monitor_stop(struct monitor *m);
 
 /* monitor_kick - something happened: judge at once.  For lun_options.notify.
@@ -56,7 +61,9 @@ void monitor_kick(struct monitor *m);
 /* monitor_path_error - a request came back with a path error (-errno). */
 void monitor_path_error(struct monitor *m, int error);
 
-/* monitor_get - copy what is known; never blocks on the device. */
+/* monitor_get - copy what is known; never blocks on the device.
+ *
+ * st->lun is lun_get_status of this moment, the rest of the last judgement. */
 void monitor_get(struct monitor *m, struct monitor_status *st);
 
 #endif

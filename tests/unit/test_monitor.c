@@ -1,0 +1,610 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The monitor against a device made of variables: what it sends, when it
+ * judges, whom it tells. */
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "common/clock.h"
+#include "health/monitor.h"
+
+/* Far more than any step needs, far less than a person's patience. */
+#define PATIENCE_MS 10000
+
+/* ---- the device ---------------------------------------------------------- */
+
+#define HELD_MAX 64
+
+static struct {
+    pthread_mutex_t lock;
+    struct lun_status st;
+    bool hang;
+    int error; /* of probes answered */
+    int fd;
+    struct lun_io *done[HELD_MAX], *held[HELD_MAX];
+    unsigned ndone, nheld;
+    unsigned sent, answered, allocated;
+    unsigned checks;
+    int check_hangs_ms; /* up to its deadline if < 0 */
+    struct lun_io last;
+} dev = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+struct lun_queue {
+    int unused;
+};
+static struct lun_queue the_queue;
+static struct lun *const the_lun = (struct lun *)&dev;
+
+void __wrap_lun_get_status(struct lun *l, struct lun_status *st);
+struct lun_queue *__wrap_lun_queue_create(struct lun *l);
+void __wrap_lun_queue_destroy(struct lun_queue *q);
+int __wrap_lun_queue_fd(struct lun_queue *q);
+struct lun_io *__wrap_lun_io_get(struct lun_queue *q, size_t room);
+void __wrap_lun_io_put(struct lun_io *io);
+void __wrap_lun_submit(struct lun_queue *q, struct lun_io *io);
+size_t __wrap_lun_reap(struct lun_queue *q, struct lun_io **ios, size_t max,
+                       uint64_t deadline_ms);
+int __wrap_lun_check_registration(struct lun *l, uint64_t deadline_ms);
+
+void
+__wrap_lun_get_status(struct lun *l, struct lun_status *st)
+{
+    assert_ptr_equal(l, the_lun);
+    pthread_mutex_lock(&dev.lock);
+    *st = dev.st;
+    pthread_mutex_unlock(&dev.lock);
+}
+
+struct lun_queue *
+__wrap_lun_queue_create(struct lun *l)
+{
+    assert_ptr_equal(l, the_lun);
+    return &the_queue;
+}
+
+void
+__wrap_lun_queue_destroy(struct lun_queue *q)
+{
+    assert_ptr_equal(q, &the_queue);
+    while (dev.nheld > 0)
+        free(dev.held[--dev.nheld]);
+    while (dev.ndone > 0)
+        free(dev.done[--dev.ndone]);
+}
+
+int
+__wrap_lun_queue_fd(struct lun_queue *q)
+{
+    (void)q;
+    return dev.fd;
+}
+
+struct lun_io *
+__wrap_lun_io_get(struct lun_queue *q, size_t room)
+{
+    struct lun_io *io = calloc(1, sizeof *io);
+
+    assert_true(room > 0);
+    io->queue = q;
+    pthread_mutex_lock(&dev.lock);
+    dev.allocated++;
+    pthread_mutex_unlock(&dev.lock);
+    return io;
+}
+
+void
+__wrap_lun_io_put(struct lun_io *io)
+{
+    pthread_mutex_lock(&dev.lock);
+    dev.allocated--;
+    pthread_mutex_unlock(&dev.lock);
+    free(io);
+}
+
+static void
+finish_locked(struct lun_io *io)
+{
+    io->error = dev.error;
+    dev.done[dev.ndone++] = io;
+    eventfd_write(dev.fd, 1);
+}
+
+void
+__wrap_lun_submit(struct lun_queue *q, struct lun_io *io)
+{
+    (void)q;
+    pthread_mutex_lock(&dev.lock);
+    dev.sent++;
+    dev.last = *io;
+    if (dev.hang)
+        dev.held[dev.nheld++] = io;
+    else
+        finish_locked(io);
+    pthread_mutex_unlock(&dev.lock);
+}
+
+size_t
+__wrap_lun_reap(struct lun_queue *q, struct lun_io **ios, size_t max,
+                uint64_t deadline_ms)
+{
+    eventfd_t value;
+    size_t n = 0;
+
+    (void)q;
+    assert_int_equal(deadline_ms, 0); /* the watch thread waits in poll only */
+    pthread_mutex_lock(&dev.lock);
+    eventfd_read(dev.fd, &value);
+    while (n < max && dev.ndone > 0) {
+        ios[n++] = dev.done[--dev.ndone];
+        dev.answered++;
+    }
+    if (dev.ndone > 0)
+        eventfd_write(dev.fd, 1);
+    pthread_mutex_unlock(&dev.lock);
+    return n;
+}
+
+int
+__wrap_lun_check_registration(struct lun *l, uint64_t deadline_ms)
+{
+    int hang;
+
+    assert_ptr_equal(l, the_lun);
+    pthread_mutex_lock(&dev.lock);
+    dev.checks++;
+    hang = dev.check_hangs_ms;
+    pthread_mutex_unlock(&dev.lock);
+    if (hang < 0)
+        poll(NULL, 0, clock_left_ms(deadline_ms, clock_ms()));
+    return hang < 0 ? -ETIMEDOUT : 0;
+}
+
+/* the held ones come back, as a device that wakes up would let them */
+static void
+let_go(unsigned n)
+{
+    pthread_mutex_lock(&dev.lock);
+    while (n-- > 0 && dev.nheld > 0) {
+        finish_locked(dev.held[0]);
+        memmove(dev.held, dev.held + 1, --dev.nheld * sizeof dev.held[0]);
+    }
+    pthread_mutex_unlock(&dev.lock);
+}
+
+#define SET(field, value)                                                      \
+    do {                                                                       \
+        pthread_mutex_lock(&dev.lock);                                         \
+        dev.field = (value);                                                   \
+        pthread_mutex_unlock(&dev.lock);                                       \
+    } while (0)
+
+static unsigned
+counted(const unsigned *field)
+{
+    unsigned n;
+
+    pthread_mutex_lock(&dev.lock);
+    n = *field;
+    pthread_mutex_unlock(&dev.lock);
+    return n;
+}
+
+/* ---- the owner ----------------------------------------------------------- */
+
+static struct {
+    atomic_uint changes;
+    atomic_uint_least64_t oldest, answered;
+    struct monitor *m;
+} own;
+
+static uint64_t
+oldest(void *opaque)
+{
+    assert_ptr_equal(opaque, &own);
+    return atomic_load(&own.oldest);
+}
+
+static uint64_t
+answered(void *opaque)
+{
+    assert_ptr_equal(opaque, &own);
+    return atomic_load(&own.answered);
+}
+
+static void
+changed(void *opaque)
+{
+    assert_ptr_equal(opaque, &own);
+    atomic_fetch_add(&own.changes, 1);
+}
+
+static void
+start(unsigned interval_ms, unsigned probe_timeout_ms, unsigned io_timeout_ms)
+{
+    const struct monitor_options opt = {
+        .name = "vm1",
+        .probe_interval_ms = interval_ms,
+        .probe_timeout_ms = probe_timeout_ms,
+        .io_timeout_ms = io_timeout_ms,
+        .check_registration = true,
+        .oldest_ms = oldest,
+        .answered_ms = answered,
+        .changed = changed,
+        .opaque = &own,
+    };
+
+    own.m = monitor_start(the_lun, &opt);
+    assert_non_null(own.m);
+}
+
+static enum verdict_state
+verdict_now(void)
+{
+    struct monitor_status st;
+
+    monitor_get(own.m, &st);
+    return st.verdict.state;
+}
+
+#define WAIT_FOR(condition)                                                    \
+    do {                                                                       \
+        uint64_t give_up = clock_ms() + PATIENCE_MS;                           \
+                                                                               \
+        while (!(condition)) {                                                 \
+            if (clock_ms() > give_up)                                          \
+                fail_msg("not in time: " #condition);                          \
+            poll(NULL, 0, 1);                                                  \
+        }                                                                      \
+    } while (0)
+
+static int
+setup(void **state)
+{
+    (void)state;
+    assert_int_equal(dev.nheld + dev.ndone, 0);
+    memset(&dev.st, 0, sizeof dev.st);
+    dev.st.known = true;
+    dev.st.block_size = 4096;
+    dev.st.size = 1 << 20;
+    dev.st.paths_known = dev.st.paths_good = 2;
+    dev.hang = false;
+    dev.error = dev.check_hangs_ms = 0;
+    dev.sent = dev.answered = dev.allocated = dev.checks = 0;
+    dev.fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    memset(&own, 0, sizeof own);
+    return 0;
+}
+
+static int
+teardown(void **state)
+{
+    (void)state;
+    monitor_stop(own.m);
+    own.m = NULL;
+    close(dev.fd);
+    return 0;
+}
+
+/* ---- probing ------------------------------------------------------------- */
+
+static void
+test_monitor_probes_read_the_first_block(void **state)
+{
+    struct monitor_status st;
+
+    (void)state;
+    start(20, 100, 200);
+    WAIT_FOR(counted(&dev.answered) >= 3);
+    pthread_mutex_lock(&dev.lock);
+    assert_int_equal(dev.last.op, LUN_READ);
+    assert_int_equal(dev.last.offset, 0);
+    assert_int_equal(dev.last.count, 4096);
+    assert_int_equal(dev.last.registration_no, 0);
+    pthread_mutex_unlock(&dev.lock);
+    WAIT_FOR(verdict_now() == VERDICT_GOOD);
+    monitor_get(own.m, &st);
+    assert_true(st.probe_ms > 0 && st.probe_ms <= clock_ms());
+    assert_true(st.verdict.good_ms > 0);
+    assert_int_equal(st.probes_stuck, 0);
+    assert_int_equal(st.lun.size, 1 << 20);
+    assert_int_equal(atomic_load(&own.changes), 1);
+    assert_true(counted(&dev.allocated) <= 1);
+}
+
+static void
+test_monitor_sends_nothing_before_the_lun_is_known(void **state)
+{
+    (void)state;
+    dev.st.known = false;
+    start(5, 20, 30);
+    WAIT_FOR(verdict_now() == VERDICT_LOST);
+    assert_int_equal(counted(&dev.sent), 0);
+    SET(st.known, true);
+    monitor_kick(own.m);
+    WAIT_FOR(verdict_now() == VERDICT_GOOD);
+}
+
+static void
+test_monitor_leaves_two_hung_probes_and_sends_no_third(void **state)
+{
+    struct monitor_status st;
+    uint64_t until;
+
+    (void)state;
+    dev.hang = true;
+    start(5, 20, 30);
+    WAIT_FOR((monitor_get(own.m, &st), st.probes_stuck == 2));
+    assert_int_equal(st.verdict.state, VERDICT_LOST);
+    /* many intervals on, there are still two */
+    for (until = clock_ms() + 100; clock_ms() < until;)
+        poll(NULL, 0, 5);
+    assert_int_equal(counted(&dev.sent), 2);
+    /* one comes back: a new one goes out, and hangs as well */
+    let_go(1);
+    WAIT_FOR(counted(&dev.sent) == 3);
+    SET(hang, false);
+    let_go(2);
+    WAIT_FOR(verdict_now() == VERDICT_GOOD);
+    WAIT_FOR((monitor_get(own.m, &st), st.probes_stuck == 0));
+}
+
+static void
+test_monitor_hung_device_is_lost_in_time(void **state)
+{
+    struct monitor_status st;
+    uint64_t dead;
+
+    (void)state;
+    start(50, 150, 200);
+    WAIT_FOR(verdict_now() == VERDICT_GOOD);
+    SET(hang, true);
+    dead = clock_ms();
+    WAIT_FOR(verdict_now() == VERDICT_LOST);
+    monitor_get(own.m, &st);
+    /* one interval until the next probe, its timeout, and the machine's */
+    assert_true(st.verdict.since_ms >= dead + 150 - 1);
+    assert_true(st.verdict.since_ms <= dead + 50 + 150 + 500);
+}
+
+static void
+test_monitor_probe_error_is_lost(void **state)
+{
+    struct monitor_status st;
+
+    (void)state;
+    start(10, 100, 200);
+    WAIT_FOR(verdict_now() == VERDICT_GOOD);
+    SET(error, -ENOLINK);
+    WAIT_FOR(verdict_now() == VERDICT_LOST);
+    monitor_get(own.m, &st);
+    assert_non_null(strstr(st.verdict.reason, "a probe failed: "));
+    SET(error, 0);
+    WAIT_FOR(verdict_now() == VERDICT_GOOD);
+    assert_true(atomic_load(&own.changes) >= 3);
+}
+
+/* ---- kicks --------------------------------------------------------------- */
+
+/* No probe and no tick can do it: the next are an hour away. */
+static void
+test_monitor_kick_judges_at_once(void **state)
+{
+    struct monitor_status st;
+    uint64_t kicked;
+
+    (void)state;
+    start(3600000, 7200000, 7200000);
+    WAIT_FOR(verdict_now() == VERDICT_GOOD);
+    SET(st.paths_good, 0);
+    kicked = clock_ms();
+    monitor_kick(own.m);
+    WAIT_FOR(verdict_now() == VERDICT_LOST);
+    monitor_get(own.m, &st);
+    assert_true(st.verdict.since_ms - kicked < 500);
+    assert_string_equal(st.verdict.reason, "no path left (2 known)");
+
+    /* and back: a kick while it is lost brings the next probe forward */
+    SET(st.paths_good, 2);
+    monitor_kick(own.m);
+    WAIT_FOR(verdict_now() == VERDICT_GOOD);
+}
+
+static void
+test_monitor_path_error_is_lost_until_a_later_probe(void **state)
+{
+    unsigned changes;
+
+    (void)state;
+    start(3600000, 7200000, 7200000);
+    WAIT_FOR(verdict_now() == VERDICT_GOOD);
+    changes = atomic_load(&own.changes);
+    monitor_path_error(own.m, -ENOLINK);
+    WAIT_FOR(atomic_load(&own.changes) == changes + 2);
+    assert_int_equal(verdict_now(), VERDICT_GOOD);
+    assert_int_equal(counted(&dev.sent), 2);
+}
+
+static void
+test_monitor_other_errors_change_nothing(void **state)
+{
+    unsigned changes, answered_before;
+
+    (void)state;
+    start(5, 200, 400);
+    WAIT_FOR(verdict_now() == VERDICT_GOOD);
+    changes = atomic_load(&own.changes);
+    monitor_path_error(own.m, -ENOSPC);
+    monitor_path_error(own.m, -EBADE);
+    answered_before = counted(&dev.answered);
+    WAIT_FOR(counted(&dev.answered) >= answered_before + 3);
+    assert_int_equal(atomic_load(&own.changes), changes);
+}
+
+static void
+test_monitor_kicks_in_crowds_are_no_crowd_of_probes(void **state)
+{
+    uint64_t began;
+    unsigned sent;
+
+    (void)state;
+    dev.st.paths_good = 0;
+    start(3600000, 7200000, 10);
+    WAIT_FOR(verdict_now() == VERDICT_LOST);
+    sent = counted(&dev.sent);
+    began = clock_ms();
+    for (int i = 0; i < 10000; i++)
+        monitor_kick(own.m);
+    assert_true(counted(&dev.sent) - sent <= (clock_ms() - began) / 10 + 1);
+}
+
+/* ---- what the owner tells ------------------------------------------------ */
+
+static void
+test_monitor_slow_request_is_not_lost(void **state)
+{
+    unsigned before;
+
+    (void)state;
+    start(5, 200, 400);
+    WAIT_FOR(verdict_now() == VERDICT_GOOD);
+    atomic_store(&own.oldest, 1); /* since the clock began */
+    before = counted(&dev.answered);
+    WAIT_FOR(counted(&dev.answered) >= before + 10);
+    assert_int_equal(verdict_now(), VERDICT_GOOD);
+}
+
+static void
+test_monitor_answered_requests_contradict_a_hung_probe(void **state)
+{
+    struct monitor_status st;
+
+    (void)state;
+    start(10, 50, 100);
+    WAIT_FOR(verdict_now() == VERDICT_GOOD);
+    /* told as answers of the far future: always recent */
+    atomic_store(&own.answered, clock_ms() + 3600000);
+    SET(hang, true);
+    WAIT_FOR((monitor_get(own.m, &st), st.probes_stuck == 2));
+    assert_int_equal(st.verdict.state, VERDICT_DEGRADED);
+    atomic_store(&own.answered, 1);
+    WAIT_FOR(verdict_now() == VERDICT_LOST);
+}
+
+static void
+test_monitor_tells_what_changed_on_the_lun(void **state)
+{
+    unsigned changes;
+
+    (void)state;
+    start(3600000, 7200000, 7200000);
+    WAIT_FOR(verdict_now() == VERDICT_GOOD);
+    changes = atomic_load(&own.changes);
+    SET(st.inflight, 5); /* no news */
+    monitor_kick(own.m);
+    SET(st.registration, LUN_FENCED);
+    monitor_kick(own.m);
+    WAIT_FOR(atomic_load(&own.changes) == changes + 1);
+    SET(st.orphans, 1);
+    monitor_kick(own.m);
+    WAIT_FOR(atomic_load(&own.changes) == changes + 2);
+    SET(st.size, 2 << 20);
+    monitor_kick(own.m);
+    WAIT_FOR(atomic_load(&own.changes) == changes + 3);
+}
+
+/* ---- the registration ---------------------------------------------------- */
+
+static void
+test_monitor_checks_only_a_registration_that_can_be_seen(void **state)
+{
+    (void)state;
+    start(10, 100, 200);
+    WAIT_FOR(verdict_now() == VERDICT_GOOD);
+    assert_int_equal(counted(&dev.checks), 0);
+    SET(st.registration, LUN_REGISTERED);
+    WAIT_FOR(counted(&dev.checks) == 1);
+}
+
+static void
+test_monitor_checks_at_once_when_paths_come_back(void **state)
+{
+    uint64_t back;
+    unsigned checks;
+
+    (void)state;
+    dev.st.registration = LUN_REGISTERED;
+    start(10, 100, 200);
+    WAIT_FOR(counted(&dev.checks) >= 1);
+    SET(st.paths_good, 0);
+    WAIT_FOR(verdict_now() == VERDICT_LOST);
+    checks = counted(&dev.checks);
+    SET(st.paths_good, 2);
+    back = clock_ms();
+    WAIT_FOR(counted(&dev.checks) > checks);
+    assert_true(clock_ms() - back < 900);
+}
+
+static void
+test_monitor_judges_and_stops_while_a_check_hangs(void **state)
+{
+    uint64_t before;
+
+    (void)state;
+    dev.st.registration = LUN_REGISTERED;
+    dev.check_hangs_ms = -1;
+    dev.hang = false;
+    start(10, 100, 200);
+    WAIT_FOR(counted(&dev.checks) >= 1);
+    before = clock_ms();
+    SET(hang, true);
+    SET(st.paths_good, 0);
+    monitor_kick(own.m);
+    WAIT_FOR(verdict_now() == VERDICT_LOST);
+    monitor_stop(own.m);
+    own.m = NULL;
+    assert_true(clock_ms() - before < 1000);
+}
+
+static void
+test_monitor_stop_without_a_monitor_is_fine(void **state)
+{
+    (void)state;
+    monitor_stop(NULL);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_monitor_probes_read_the_first_block),
+        TEST(test_monitor_sends_nothing_before_the_lun_is_known),
+        TEST(test_monitor_leaves_two_hung_probes_and_sends_no_third),
+        TEST(test_monitor_hung_device_is_lost_in_time),
+        TEST(test_monitor_probe_error_is_lost),
+        TEST(test_monitor_kick_judges_at_once),
+        TEST(test_monitor_path_error_is_lost_until_a_later_probe),
+        TEST(test_monitor_other_errors_change_nothing),
+        TEST(test_monitor_kicks_in_crowds_are_no_crowd_of_probes),
+        TEST(test_monitor_slow_request_is_not_lost),
+        TEST(test_monitor_answered_requests_contradict_a_hung_probe),
+        TEST(test_monitor_tells_what_changed_on_the_lun),
+        TEST(test_monitor_checks_only_a_registration_that_can_be_seen),
+        TEST(test_monitor_checks_at_once_when_paths_come_back),
+        TEST(test_monitor_judges_and_stops_while_a_check_hangs),
+        TEST(test_monitor_stop_without_a_monitor_is_fine),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
