@@ -140,8 +140,7 @@ step_connecting(struct link *k, uint64_t now)
     }
     if (!link_conn_over(k) && nbd_aio_is_negotiating(k->nbd) == 1 &&
         link_conn_check(k) == 0) {
-        log_info("link %s: parked after %u failed attempts", k->name,
-                 k->attempts);
+        log_info("link %s: parked (%u attempts failed)", k->name, k->attempts);
         k->attempts = 0;
         k->next_ms = now;
         park(k, "");

@@ -61,11 +61,20 @@ fail(struct link *k, const char *why)
     return -1;
 }
 
+/* GnuTLS hides the socket's error; if we have that, it is the better one. */
+static int
+fail_socket(struct link *k, const char *why)
+{
+    return fail(k, k->socket_error ? strerror(k->socket_error) : why);
+}
+
 static int
 fail_nbd(struct link *k)
 {
     const char *why = nbd_reason();
 
+    if (k->socket_error)
+        return fail_socket(k, "");
     /* GnuTLS has one text for all that may be wrong with a certificate. */
     if (strstr(why, "certificate verification")) {
         char text[LINK_TEXT_MAX];
@@ -393,7 +402,6 @@ link_conn_poll(struct link *k)
         abort(); /* an eventfd of our own cannot fail otherwise */
 }
 
-/* GnuTLS hides the socket's error, so take it while it is there. */
 static void
 note_socket_error(struct link *k)
 {
@@ -424,11 +432,10 @@ link_conn_pump(struct link *k)
              (ended || (k->revents & POLLOUT)))
         r = nbd_aio_notify_write(k->nbd);
     else if (direction == 0 && ended)
-        fail(k, k->socket_error ? strerror(k->socket_error)
-                                : "the peer closed the connection");
+        fail_socket(k, "the peer closed the connection");
     k->revents = 0;
     if (r == -1)
-        k->socket_error ? fail(k, strerror(k->socket_error)) : fail_nbd(k);
+        fail_nbd(k);
 }
 
 bool
@@ -441,9 +448,9 @@ bool
 link_conn_over(struct link *k)
 {
     if (nbd_aio_is_dead(k->nbd) == 1)
-        fail(k, "the connection broke");
+        fail_socket(k, "the connection broke");
     else if (nbd_aio_is_closed(k->nbd) == 1)
-        fail(k, "the peer closed the connection");
+        fail_socket(k, "the peer closed the connection");
     return k->failure[0] != '\0';
 }
 
