@@ -114,6 +114,37 @@ uri() {
     echo "nbd+unix:///?socket=$(socket "$@")"
 }
 
+# proxy_uri FROM TO [NETWORK] - TO's proxy as a plain NBD client on FROM sees it.
+proxy_uri() {
+    printf 'nbds://%s:%s/%s?tls-certificates=%s\n' \
+        "$(address "$2" "${3-net1}")" "$(lab_port)" "$LAB_LUN" \
+        "$(tls_dir "$1")"
+}
+
+# tls_dir NAME [PKI] - a folder with the file names that GnuTLS clients want:
+# the certificate of NAME from that folder of detour-pki, our own authority.
+tls_dir() {
+    local dir=$LAB_DIR/tls-$1 from=${2-$LAB_DIR/pki}
+    mkdir -p "$dir"
+    ln -sf "$LAB_DIR/pki/ca-cert.pem" "$dir/ca-cert.pem"
+    ln -sf "$from/hosts/$1-cert.pem" "$dir/client-cert.pem"
+    ln -sf "$from/hosts/$1-key.pem" "$dir/client-key.pem"
+    echo "$dir"
+}
+
+# nbd_python SCRIPT [ARGUMENTS...] - Python with libnbd's module, as nbdsh has.
+nbd_python() {
+    local p
+    for p in python3 /usr/bin/python3; do
+        if "$p" -c 'import nbd' 2>/dev/null; then
+            "$p" -c "$@"
+            return
+        fi
+    done
+    echo "no Python with the nbd module" >&2
+    return 1
+}
+
 # stop NAME - SIGTERM, and SIGKILL when it has not ended after 5 s (a failure).
 stop() {
     local pid=${LAB_PID[$1]-} rc
@@ -206,6 +237,24 @@ expect_route() {
             field "plugin-$1-vm" '.route.reason, .peers'
         )"
     fi
+}
+
+# paths_are HOST STATES - a condition: of both paths in order, "good failed".
+paths_are() {
+    [[ $(field "plugin-$1-vm" '[.lun_status.paths[].state] | join(" ")') == \
+        "$2" ]]
+}
+
+# peer_says HOST PEER REGEX - a condition: why the peer would not serve.
+peer_says() {
+    field "plugin-$1-vm" ".peers[] | select(.host == \"$2\") | .reason" |
+        grep -Eqi -- "$3"
+}
+
+# peer_serves HOST PEER - a condition: HOST could be redirected there.
+peer_serves() {
+    [[ $(field "plugin-$1-vm" \
+        ".peers[] | select(.host == \"$2\") | .state") == ready ]]
 }
 
 # proxy_is HOST STATE - a condition for within: the LUN's state at its proxy.

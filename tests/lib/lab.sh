@@ -18,7 +18,6 @@
 # A cut moves a cable out of its bridge: frames vanish both ways and nobody is
 # told, as with a dead switch.
 
-# shellcheck source-path=SCRIPTDIR
 LAB_LIB=$(dirname "${BASH_SOURCE[0]}")
 LAB_TOP=$(realpath "$LAB_LIB/../..")
 BUILD=$(realpath "${BUILD:-$LAB_TOP/build}")
@@ -30,11 +29,11 @@ LAB_LUN_SIZE=${LAB_LUN_SIZE:-256M}
 LAB_MODE=namespaces
 declare -A LAB_PID # of what runs, by name: tgtd, proxy-a, plugin-a-vm, ...
 
-# shellcheck source=tap.sh
+# shellcheck source=tests/lib/tap.sh
 . "$LAB_LIB/tap.sh"
-# shellcheck source=hosts.sh
+# shellcheck source=tests/lib/hosts.sh
 . "$LAB_LIB/hosts.sh"
-# shellcheck source=load.sh
+# shellcheck source=tests/lib/load.sh
 . "$LAB_LIB/load.sh"
 
 # ---- time -----------------------------------------------------------------

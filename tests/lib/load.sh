@@ -23,8 +23,8 @@ load_start() {
     mkfifo "$fifo"
     exec {fd}<>"$fifo"
     # shellcheck disable=SC2046 # words
-    "$BUILD/tests/tools/witness" $(load_region "$host") "$@" "$(uri "$host")" \
-        <"$fifo" >"$out" 2>>"$LAB_DIR/log/$name" &
+    "$BUILD/tests/tools/witness" $(load_region "$host") --interval 250 "$@" \
+        "$(uri "$host")" <"$fifo" >"$out" 2>>"$LAB_DIR/log/$name" &
     LAB_PID[$name]=$!
     LAB_LOAD[$host]=$fd
     within 10000 grep -q '^ready' "$out" ||
@@ -63,11 +63,38 @@ load_stall() {
     echo $((stall > machine ? stall - machine : 0))
 }
 
-# load_flows HOST - a condition for within: something is answered now.
+# expect_stall HOST WINDOW LIMIT_MS - closes the window; a check of its stall.
+expect_stall() {
+    local begun
+    begun=$(load_value "$1" "$2" ms)
+    [[ -n $begun ]] || load_mark "$1" "after-$2"
+    at_most "longest stall of $1 during $2" "$(load_stall "$1" "$2")" "$3"
+}
+
+# expect_io HOST MS - a check: something is answered that was not before.
+expect_io() {
+    local ticks begin
+    ticks=$(grep -c '^tick' "$LAB_DIR/load-$1.out")
+    begin=$(now_ms)
+    # the tick that is under way now may have its answers from before
+    if within "$2" load_flows "$1" $((ticks + 1)); then
+        pass "I/O of $1 goes on (seen after $(($(now_ms) - begin)) ms)"
+    else
+        fail "I/O of $1 goes on within $2 ms" \
+            "$(tail -n 5 "$LAB_DIR/load-$1.out")"
+    fi
+}
+
 load_flows() {
-    local line
-    line=$(grep '^second' "$LAB_DIR/load-$1.out" | tail -n 1)
-    [[ $line =~ \ ops\ ([0-9]+) ]] && ((BASH_REMATCH[1] > 0))
+    awk -v from="$2" '
+        $1 == "tick" && ++n > from && $6 > 0 { found = 1 }
+        END { exit !found }' "$LAB_DIR/load-$1.out"
+}
+
+# load_errors HOST - errors and mismatches until now.
+load_errors() {
+    awk '$1 == "tick" { n += $(NF - 2) + $NF } END { print n + 0 }' \
+        "$LAB_DIR/load-$1.out"
 }
 
 # load_stop HOST [MS] - no new requests; waits for those under way.

@@ -57,7 +57,7 @@ struct op {
     char *data;
 };
 
-/* One stretch of time, judged by itself: a second, an event, the whole. */
+/* One stretch of time, judged by itself: a tick, an event, the whole. */
 struct window {
     char name[64];
     uint64_t start_us;
@@ -72,7 +72,7 @@ struct window {
 static struct {
     /* fixed after the options were read */
     uint64_t offset, size, nblocks, seed;
-    unsigned depth, rate, nconns, writes_percent;
+    unsigned depth, rate, nconns, writes_percent, interval_ms;
     const char *state_file, *uri;
     bool check, keep_on_loss;
 
@@ -84,7 +84,7 @@ static struct {
     uint64_t seq, random;
     uint64_t progress_us;      /* last answer, or first request after idling */
     uint64_t progress_late_us; /* late_us at that moment */
-    struct window second, event, total;
+    struct window tick, event, total;
     bool lost; /* a connection is gone */
 } w;
 
@@ -159,7 +159,7 @@ tell_mismatch(const char *data, uint64_t block, const struct block *b)
 static void
 count_mismatch(void)
 {
-    w.second.mismatches++;
+    w.tick.mismatches++;
     w.event.mismatches++;
     w.total.mismatches++;
 }
@@ -264,7 +264,7 @@ note_gap(uint64_t now_us)
         return;
     gap = now_us - w.progress_us;
     machine = atomic_load(&late_us) - w.progress_late_us;
-    window_gap(&w.second, gap, machine, now_us);
+    window_gap(&w.tick, gap, machine, now_us);
     window_gap(&w.event, gap, machine, now_us);
     window_gap(&w.total, gap, machine, now_us);
 }
@@ -279,7 +279,7 @@ note_progress(uint64_t now_us)
 static void
 note_slowest(uint64_t us)
 {
-    struct window *const all[] = {&w.second, &w.event, &w.total};
+    struct window *const all[] = {&w.tick, &w.event, &w.total};
 
     for (size_t i = 0; i < 3; i++)
         if (us > all[i]->slowest_us)
@@ -298,7 +298,7 @@ note_open_requests(uint64_t now_us)
 static void
 note_answer(const struct op *op, uint64_t now_us)
 {
-    struct window *const all[] = {&w.second, &w.event, &w.total};
+    struct window *const all[] = {&w.tick, &w.event, &w.total};
     uint64_t us = now_us - op->start_us;
 
     note_gap(now_us);
@@ -568,17 +568,16 @@ read_commands(uint64_t now_us)
 }
 
 static void
-each_second(uint64_t now_us)
+tick(uint64_t now_us)
 {
     char name[32];
 
-    if (now_us - w.second.start_us < 1000000)
+    if (now_us - w.tick.start_us < w.interval_ms * UINT64_C(1000))
         return;
     note_open_requests(now_us);
-    window_print("second", &w.second, now_us);
-    snprintf(name, sizeof name, "%" PRIu64,
-             (now_us - w.total.start_us) / 1000000);
-    window_begin(&w.second, name, now_us);
+    window_print("tick", &w.tick, now_us);
+    snprintf(name, sizeof name, "%" PRIu64, (now_us - w.total.start_us) / 1000);
+    window_begin(&w.tick, name, now_us);
 }
 
 static void
@@ -586,13 +585,13 @@ run(void)
 {
     uint64_t now_us = clock_us(), drain_us = 0;
 
-    window_begin(&w.second, "0", now_us);
+    window_begin(&w.tick, "0", now_us);
     window_begin(&w.event, "start", now_us);
     window_begin(&w.total, "all", now_us);
     while (true) {
         now_us = clock_us();
         reap(now_us);
-        each_second(now_us);
+        tick(now_us);
         if (w.lost)
             stopping = 1;
         if (!stopping)
@@ -761,6 +760,7 @@ static const char usage[] =
     "  --connections N  if the server allows more than one (1)\n"
     "  --writes PERCENT share of writes (50)\n"
     "  --seed N         of the contents; the region's own (1)\n"
+    "  --interval MS    between two lines of output (1000)\n"
     "  --state FILE     what the blocks must hold: read, and written at last\n"
     "  --check          read everything once, compare, and end\n"
     "  --keep-on-loss   a lost connection is no error: what was under way may\n"
@@ -778,6 +778,7 @@ read_options(int argc, char **argv)
         {"connections", required_argument, NULL, 'c'},
         {"writes", required_argument, NULL, 'w'},
         {"seed", required_argument, NULL, 'S'},
+        {"interval", required_argument, NULL, 'i'},
         {"state", required_argument, NULL, 'f'},
         {"check", no_argument, NULL, 'C'},
         {"keep-on-loss", no_argument, NULL, 'k'},
@@ -786,6 +787,7 @@ read_options(int argc, char **argv)
     int c;
 
     w.depth = 16, w.nconns = 1, w.writes_percent = 50, w.seed = 1;
+    w.interval_ms = 1000;
     while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
         switch (c) {
         case 'o':
@@ -808,6 +810,9 @@ read_options(int argc, char **argv)
             break;
         case 'S':
             w.seed = number(optarg, UINT64_MAX);
+            break;
+        case 'i':
+            w.interval_ms = (unsigned)number(optarg, 3600000);
             break;
         case 'f':
             w.state_file = optarg;

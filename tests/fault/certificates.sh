@@ -1,0 +1,106 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-3-Clause
+# Who may talk to whom.
+#
+# Goal: a proxy serves only hosts of the configuration, by a certificate of our
+# authority; a plugin sends nothing to a peer that it cannot verify.  Every
+# refusal is logged with its reason and the address it came from.
+# Timeline: none: each refusal is immediate; the plugin's peers are judged
+# within 5 s.
+
+# shellcheck source=tests/lib/lab.sh
+. "$(dirname "$0")/../lib/lab.sh"
+lab_enter "$@"
+
+LAB_HOSTS=(a b c)
+lab_up
+start_proxy b
+check "b serves" within 10000 proxy_is b serving
+
+# Certificates that look right, but for one thing.
+net1=$(address a net1)
+net2=$(address a net2)
+foreign() {
+    "$LAB_TOP/deploy/detour-pki" -d "$LAB_DIR/foreign" "$@" \
+        >>"$LAB_DIR/log/pki" 2>&1
+}
+{ foreign init lab && foreign issue a "$net1" "$net2" &&
+    pki issue stranger "$net1" "$net2" &&
+    pki --days -1 issue expired "$net1" "$net2" &&
+    pki issue revoked "$net1" "$net2" && pki revoke revoked; } ||
+    lab_failed "detour-pki fails"
+
+# ask TLS-DIR - does b serve a client with these?
+ask() {
+    in_host a timeout 8 nbdinfo --size \
+        "nbds://$(address b net1):$(lab_port)/$LAB_LUN?tls-certificates=$1"
+}
+
+# refused NAME TLS-DIR REASON - and b's log says why.
+refused() {
+    local before
+    before=$(wc -l <"$LAB_DIR/log/proxy-b")
+    check_fails "$1 is refused" "." ask "$2"
+    check "and the log says why" within 2000 \
+        log_after "$before" "$net1.*($3)"
+}
+
+log_after() {
+    tail -n "+$(($1 + 1))" "$LAB_DIR/log/proxy-b" | grep -Eqi -- "$2"
+}
+
+check "a member is served" ask "$(tls_dir a)"
+refused "a name that is not configured" "$(tls_dir stranger)" \
+    "no host|not configured|name"
+refused "an expired certificate" "$(tls_dir expired)" "expired"
+
+stop_proxy b # reads the new revocation list
+start_proxy b
+check "b serves" within 10000 proxy_is b serving
+refused "a revoked certificate" "$(tls_dir revoked)" "revoked"
+mkdir "$LAB_DIR/tls-foreign"
+ln -s "$LAB_DIR/pki/ca-cert.pem" "$LAB_DIR/tls-foreign/ca-cert.pem"
+ln -s "$LAB_DIR/foreign/hosts/a-cert.pem" "$LAB_DIR/tls-foreign/client-cert.pem"
+ln -s "$LAB_DIR/foreign/hosts/a-key.pem" "$LAB_DIR/tls-foreign/client-key.pem"
+refused "another authority" "$LAB_DIR/tls-foreign" \
+    "issuer|self.signed|verif|no certificate|authority|unknown ca"
+mkdir "$LAB_DIR/tls-none"
+ln -s "$LAB_DIR/pki/ca-cert.pem" "$LAB_DIR/tls-none/ca-cert.pem"
+refused "no certificate" "$LAB_DIR/tls-none" "no certificate|did not return"
+check_fails "no TLS is refused" "." in_host a timeout 8 nbdinfo --size \
+    "nbd://$(address b net1):$(lab_port)/$LAB_LUN"
+
+# The other way round: a's plugin and peers that are not what they say.
+stop_proxy b
+start_plugin a
+check "a is local" within 10000 route_is a local
+
+# impostor NAME REASON - b's proxy with the certificate LAB_CERT, LAB_KEY
+impostor() {
+    host_config b
+    start_proxy b
+    check "$1: b serves" within 10000 proxy_is b serving
+    check "$1: the plugin refuses it and says why" \
+        within 8000 peer_says a b "$2"
+    stop_proxy b
+}
+pki issue elsewhere 10.99.99.99
+for bad in "elsewhere:name|address|owner|match|expected" \
+    "expired:expired" "revoked:revoked"; do
+    LAB_CERT=$LAB_DIR/pki/hosts/${bad%%:*}-cert.pem
+    LAB_KEY=$LAB_DIR/pki/hosts/${bad%%:*}-key.pem
+    impostor "peer ${bad%%:*}" "${bad#*:}"
+done
+LAB_CA=$LAB_DIR/foreign/ca-cert.pem
+LAB_CRL=$LAB_DIR/foreign/ca-crl.pem
+foreign issue b "$(address b net1)" "$(address b net2)"
+LAB_CERT=$LAB_DIR/foreign/hosts/b-cert.pem
+LAB_KEY=$LAB_DIR/foreign/hosts/b-key.pem
+impostor "peer of another authority" "issuer|trusted|authority|signer|verif"
+unset LAB_CA LAB_CRL LAB_CERT LAB_KEY
+host_config b
+start_proxy b
+check "the right b is accepted again" within 10000 peer_serves a b
+black_hole a
+expect_route a "redirected b" 5000
+lab_end
