@@ -449,6 +449,9 @@ link_conn_over(struct link *k)
 {
     if (nbd_aio_is_dead(k->nbd) == 1)
         fail_socket(k, "the connection broke");
+    else if (nbd_aio_is_closed(k->nbd) == 1 &&
+             k->status.state == LINK_CONNECTING)
+        fail_nbd(k); /* in opt mode libnbd itself closes, and says why */
     else if (nbd_aio_is_closed(k->nbd) == 1)
         fail_socket(k, "the peer closed the connection");
     return k->failure[0] != '\0';
