@@ -26,8 +26,9 @@ foreign() {
 }
 { foreign init lab && foreign issue a "$net1" "$net2" &&
     pki issue stranger "$net1" "$net2" &&
-    pki --days -1 issue expired "$net1" "$net2" &&
-    pki issue revoked "$net1" "$net2" && pki revoke revoked; } ||
+    pki issue --not-before "2 days ago" --not-after "1 day ago" expired \
+        "$net1" "$net2" &&
+    pki issue revoked "$net1" "$net2"; } ||
     lab_failed "detour-pki fails"
 
 # ask TLS-DIR - does b serve a client with these?
@@ -54,10 +55,19 @@ refused "a name that is not configured" "$(tls_dir stranger)" \
     "no host|not configured|name"
 refused "an expired certificate" "$(tls_dir expired)" "expired"
 
-stop_proxy b # reads the new revocation list
-start_proxy b
-check "b serves" within 10000 proxy_is b serving
+# Revoked while in use: SIGHUP brings the new list, and ends what it forbids.
+start_plugin c
+check "c is local" within 10000 route_is c local
+black_hole c
+expect_route c "redirected b" 5000
+{ pki revoke revoked && pki revoke c; } || lab_failed "detour-pki fails"
+kill -HUP "${LAB_PID[proxy-b]}"
+expect_route c queueing 5000
+check "c is told why" within 5000 peer_says c b "revoked|certificate|TLS"
 refused "a revoked certificate" "$(tls_dir revoked)" "revoked"
+check "a member is still served" ask "$(tls_dir a)"
+stop_plugin c
+
 mkdir "$LAB_DIR/tls-foreign"
 ln -s "$LAB_DIR/pki/ca-cert.pem" "$LAB_DIR/tls-foreign/ca-cert.pem"
 ln -s "$LAB_DIR/foreign/hosts/a-cert.pem" "$LAB_DIR/tls-foreign/client-cert.pem"

@@ -247,8 +247,8 @@ paths_are() {
 
 # peer_says HOST PEER REGEX - a condition: why the peer would not serve.
 peer_says() {
-    field "plugin-$1-vm" ".peers[] | select(.host == \"$2\") | .reason" |
-        grep -Eqi -- "$3"
+    field "plugin-$1-vm" ".peers[] | select(.host == \"$2\") |
+        .reason, .links[].error" | grep -Eqi -- "$3"
 }
 
 # peer_serves HOST PEER - a condition: HOST could be redirected there.
