@@ -74,7 +74,8 @@ answer(struct MHD_Connection *conn, unsigned status, json_t *body)
 {
     struct MHD_Response *r = NULL;
     enum MHD_Result result = MHD_NO;
-    char *text = body ? json_dumps(body, JSON_COMPACT) : NULL;
+    char *text =
+        body ? json_dumps(body, JSON_COMPACT | JSON_REAL_PRECISION(12)) : NULL;
 
     json_decref(body);
     if (text)

@@ -1,0 +1,301 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-3-Clause
+# detourctl against processes with made-up answers, dead and hung ones too.
+#
+# Needs $BUILD with detourctl and tests/tools/fake-control.
+set -u
+
+ctl=$BUILD/detourctl
+fake=$BUILD/tests/tools/fake-control
+dir=$(mktemp -d "${TMPDIR:-/tmp}/detourctl.XXXXXX") || exit 1
+run=$dir/run
+n=0 failures=0
+
+finish() {
+    local pid
+    for pid in $(jobs -p); do
+        kill -CONT "$pid"
+        kill "$pid"
+        wait "$pid"
+    done 2>/dev/null
+    rm -rf "$dir"
+}
+trap finish EXIT
+
+# ok NAME COMMAND...: one line of TAP
+ok() {
+    local name=$1
+    shift
+    n=$((n + 1))
+    if "$@"; then
+        echo "ok $n - $name"
+    else
+        echo "not ok $n - $name"
+        failures=$((failures + 1))
+        sed 's/^/# out: /' "$dir/out"
+        sed 's/^/# err: /' "$dir/err"
+        echo "# exit status: $status"
+    fi
+}
+
+# ask ARGS...: runs detourctl; its exit status is in $status
+ask() {
+    "$ctl" --rundir "$run" "$@" >"$dir/out" 2>"$dir/err"
+    status=$?
+}
+
+exits() { [[ $status == "$1" ]]; }
+says() { grep -qE -- "$1" "$dir/out"; }
+silent_on() { ! grep -qE -- "$1" "$dir/out"; }
+complains() { grep -qE -- "$1" "$dir/err"; }
+logged() { [[ $(cat "$dir/$1/log" 2>/dev/null) == "$2" ]]; }
+
+# start NAME: a fake process that listens on NAME.sock
+start() {
+    local line
+    mkdir -p "$dir/$1"
+    rm -f "$dir/ready"
+    mkfifo "$dir/ready"
+    "$fake" "$run/$1.sock" "$dir/$1" >"$dir/ready" &
+    last=$!
+    read -r -t 10 line <"$dir/ready" && [[ $line == ready ]]
+}
+
+# stop PID: as a service manager does
+stop() {
+    kill "$1"
+    wait "$1" 2>/dev/null
+    true
+}
+
+lun_status() { # VERDICT
+    cat <<EOF
+{"id": "naa.1", "size": 1048576, "block_size": 512,
+ "verdict": {"state": "$1", "reason": "because", "since_s": 12.0},
+ "paths": [{"name": "sdb", "state": "good", "since_s": 75.2, "error": null},
+           {"name": "sdc", "state": "failed", "since_s": 8000, "error": "cut"}],
+ "probe": {"age_s": 0.1, "us": 300, "stuck": 0},
+ "registration": {"state": "registered", "number": 1, "key": "de70"},
+ "inflight": 3, "orphans": 0, "orphan_reads": 0}
+EOF
+}
+
+plugin() { # LUN CLIENT PHASE VERDICT
+    mkdir -p "$dir/plugin-$1-$2"
+    cat >"$dir/plugin-$1-$2/status.json" <<EOF
+{"process": "plugin", "pid": 1, "version": "x", "host": "h1", "lun": "$1",
+ "client": "$2", "uptime_s": 90000.5, "not-in-the-manual": "surprise",
+ "route": {"phase": "$3", "since_s": 3.2, "reason": "a reason", "peer": "h2",
+           "generation": 5, "manual": false, "suspects": ["h3"]},
+ "queue": {"held": 0, "inflight": 3, "longest_stall_ms": 20},
+ "peers": [{"host": "h2", "state": "parked", "reason": "", "rtt_us": 250,
+            "address": "10.0.0.2"}],
+ "lun_status": $(lun_status "$4")}
+EOF
+}
+
+proxy() { # DRAINING STATE
+    mkdir -p "$dir/proxy"
+    cat >"$dir/proxy/status.json" <<EOF
+{"process": "proxy", "pid": 2, "version": "x", "host": "h1", "uptime_s": 5,
+ "draining": $1,
+ "luns": [{"lun": "vm1", "state": "$2", "reason": "", "sessions":
+             [{"host": "h2", "client": "a", "generation": 4, "age_s": 60,
+               "address": "10.0.0.2", "requests": 77}],
+           "lun_status": $(lun_status good)},
+          {"lun": "vm2", "state": "serving", "sessions": [],
+           "lun_status": $(lun_status good)}]}
+EOF
+}
+
+mkdir -p "$run"
+
+# ---- the command line -------------------------------------------------------
+
+ask --help
+ok "help is on standard output" says '^usage: detourctl'
+ok "help exits with 0" exits 0
+ask --version
+ok "version" says '^detourctl [0-9.]+$'
+ask
+ok "no command is misuse" exits 2
+ok "and says so" complains 'a command is missing'
+ask dance
+ok "an unknown command is misuse" exits 2
+ask redirect
+ok "redirect wants a LUN" exits 2
+ask status a b
+ok "too many arguments are misuse" exits 2
+ask --client x drain
+ok "drain has no client" exits 2
+ask --nonsense status
+ok "an unknown option is misuse" exits 2
+ask --config /nonexistent/detour.conf --rundir "$dir/none" status
+ok "a folder that is not there cannot be asked" exits 2
+"$ctl" --config "$dir/none.conf" status >"$dir/out" 2>"$dir/err"
+status=$?
+ok "a configuration that was named must be there" exits 2
+ok "and --rundir is hinted at" complains 'rundir DIR'
+
+# Every option and command of --help stands in the manual page, and the page
+# has no option that --help does not know.
+ask --help
+words() { grep -oE -- '--[a-z]+' "$1" | sort -u; }
+same_options() {
+    diff <(words "$dir/out") \
+        <(sed -n '/^=head1 OPTIONS/,/^=head1 EXIT/p' health/detourctl.8.pod |
+            grep '^=item' | grep -oE -- '--[a-z]+' | sort -u)
+}
+ok "manual page and help have the same options" same_options
+same_commands() {
+    diff <(sed -n 's/^  \([a-z]*\) .*/\1/p' "$dir/out" | sort -u) \
+        <(sed -n '/^=head1 DESCRIPTION/,/^=head1 EXAMPLES/p' \
+            health/detourctl.8.pod | sed -n 's/^=item B<\([a-z]*\)>.*/\1/p' |
+            sort -u)
+}
+ok "manual page and help have the same commands" same_commands
+
+# ---- status -----------------------------------------------------------------
+
+ask status
+ok "nothing running is not as wanted" exits 1
+ok "and says so" complains 'no process of detour is running'
+
+plugin vm1 a local good
+ok "a plugin starts" start plugin-vm1-a
+plugin_pid=$last
+ask status
+ok "a plugin on its own paths is as wanted" exits 0
+ok "its route is shown" says '^plugin lun vm1 client a: local, for 3.2s: a reas'
+ok "its verdict is shown" says 'verdict +good for 12s: because'
+ok "paths are shown" says 'path sdc +failed for 2h13m: cut'
+ok "peers are shown" says 'peer h2 +parked, at 10.0.0.2, round trip 250 us$'
+ok "suspects are shown" says 'suspects +h3$'
+ok "what is missing is a dash" says 'held 0 \(oldest - ms\)'
+ok "what is unknown is passed over" silent_on 'surprise'
+
+plugin vm1 a redirected good
+ask status
+ok "a redirected route is not as wanted" exits 1
+ok "its peer is shown" says 'redirected, peer h2, generation 5'
+plugin vm1 a local degraded
+ask status
+ok "a missing path is not as wanted" exits 1
+echo '{"process": "plugin"}' >"$dir/plugin-vm1-a/status.json"
+ask status
+ok "an answer without its fields is not as wanted" exits 1
+printf '{"process": "plugin", "lun": "%s"}' 'x\u001b[2Jy\u009bz\nend' \
+    >"$dir/plugin-vm1-a/status.json"
+ask status
+ok "control characters are not passed to the terminal" \
+    says 'lun x\?\[2Jy\?\?z\?end client -'
+rm "$dir/plugin-vm1-a/status.json"
+ask status
+ok "an error instead of a status is not as wanted" exits 1
+ok "and is shown" says '^plugin-vm1-a.sock: HTTP status 404$'
+plugin vm1 a local good
+
+proxy false serving
+ok "a proxy starts" start proxy
+ask status
+ok "plugin and proxy are as wanted" exits 0
+ok "sessions are shown" says \
+    'session h2 +client a, generation 4, from 10.0.0.2, 77 requests, for 1m00s'
+ask status vm2
+ok "one LUN: others are left out" silent_on 'vm1'
+ok "one LUN: it is shown" says '^proxy lun vm2: serving$'
+ask status vm9
+ok "a LUN that nobody knows is not as wanted" exits 1
+proxy true serving
+ask status
+ok "a draining proxy is not as wanted" exits 1
+proxy false recovering
+ask status
+ok "a proxy that does not serve is not as wanted" exits 1
+ask status vm2
+ok "unless another LUN was asked for" exits 0
+proxy false serving
+
+ask --json status
+ok "json is json" python3 -c '
+import json, sys
+p = {x["socket"].split("/")[-1]: x for x in json.load(open(sys.argv[1]))
+     ["processes"]}
+assert p["proxy.sock"]["answer"]["draining"] is False
+assert p["plugin-vm1-a.sock"]["answer"]["not-in-the-manual"] == "surprise"
+assert p["plugin-vm1-a.sock"]["status"] == 200' "$dir/out"
+http_proxy=http://127.0.0.1:9 ask status
+ok "the environment's proxy is not used" exits 0
+
+# ---- commands ---------------------------------------------------------------
+
+plugin vm1 b-c local good
+ok "a second plugin of the LUN starts" start plugin-vm1-b-c
+plugin vm2 a local good
+ok "a plugin of another LUN starts" start plugin-vm2-a
+
+ask redirect vm1 h2
+ok "redirect" exits 0
+ok "tells each process" says '^plugin-vm1-b-c.sock: redirect: done$'
+ok "reaches the first" logged plugin-vm1-a '/redirect {"peer": "h2"}'
+ok "reaches the second" logged plugin-vm1-b-c '/redirect {"peer": "h2"}'
+ok "reaches no other LUN's" logged plugin-vm2-a ''
+rm -f "$dir"/*/log
+ask redirect vm1
+ok "without a peer none is named" logged plugin-vm1-a '/redirect {}'
+rm -f "$dir"/*/log
+ask --client b-c return vm1
+ok "return with a client" logged plugin-vm1-b-c '/return -'
+ok "reaches no other client's" logged plugin-vm1-a ''
+ask return vm9
+ok "return of a LUN that nobody has" exits 1
+ok "says so" complains 'no plugin of lun vm9 is running'
+printf 'h2 refuses\033' >"$dir/plugin-vm1-a/refuse"
+ask redirect vm1 h2
+ok "a refusal is not as wanted" exits 1
+ok "and is shown" says '^plugin-vm1-a.sock: h2 refuses\?$'
+ok "others are done all the same" says '^plugin-vm1-b-c.sock: redirect: done$'
+rm -f "$dir"/*/refuse
+
+rm -f "$dir"/*/log
+ask drain
+ok "drain" exits 0
+ok "reaches the proxy" logged proxy '/drain {}'
+rm -f "$dir"/*/log
+ask undrain vm1
+ok "undrain of one LUN" logged proxy '/undrain {"lun": "vm1"}'
+ok "reaches no plugin" logged plugin-vm1-a ''
+
+# ---- the dead and the hung --------------------------------------------------
+
+kill -STOP "$plugin_pid"
+before=$(date +%s%N)
+ask status
+took_ms=$((($(date +%s%N) - before) / 1000000))
+ok "a hung process is not as wanted" exits 1
+ok "and is told" says '^plugin-vm1-a.sock: no answer within 2 s$'
+ok "the others are shown" says '^plugin lun vm2 client a: local'
+ok "after 2 s, not more" test "$took_ms" -ge 1900 -a "$took_ms" -lt 4000
+ask --json status vm1
+ok "json tells it as well" says '"error": "no answer within 2 s"'
+ask status vm2
+ok "another LUN's is as wanted" exits 0
+kill -CONT "$plugin_pid"
+kill -KILL "$plugin_pid"
+wait "$plugin_pid" 2>/dev/null
+ask status
+ok "a dead process is not as wanted" exits 1
+ok "and is told" says '^plugin-vm1-a.sock: nobody listens: the process has died$'
+ask return vm1
+ok "nor can it be commanded" exits 1
+ok "a dead process' place is taken" start plugin-vm1-a
+stop "$last"
+ask status
+ok "one that ended well is gone" exits 0
+
+status=0
+"$ctl" --rundir "$run" status >/dev/full 2>"$dir/err" || status=$?
+ok "output that is lost is an error" exits 2
+
+echo "1..$n"
+exit $((failures > 0))
