@@ -8,7 +8,9 @@
 VERSION  := 0.1.0
 PREFIX   ?= /usr/local
 BUILD    ?= build
-CC       ?= gcc
+ifeq ($(origin CC),default) # make has one of its own
+CC       := gcc
+endif
 SANITIZE ?=
 
 # Warnings: all of them on, none switched off.  WERROR=1 (CI) makes them errors.
@@ -34,16 +36,17 @@ DEPS_tests   := cmocka
 DEPS_all     := $(sort $(DEPS_common) $(DEPS_lun) $(DEPS_health) \
                 $(DEPS_plugin) $(DEPS_proxy))
 
-GOALS_WITHOUT_DEPS := clean help format deps
-ifneq ($(filter-out $(GOALS_WITHOUT_DEPS),$(or $(MAKECMDGOALS),all)),)
-# Everything that builds needs the packages: fetch what is missing, once.
-ifneq ($(shell pkg-config --exists $(DEPS_all) $(DEPS_tests) 2>&1 || echo no),)
-ifneq ($(filter check demo,$(MAKECMDGOALS)),)
-$(if $(filter ok,$(lastword $(shell deploy/install-deps >&2 && echo ok))),,\
-  $(error deploy/install-deps could not install what is missing))
-else
-$(error libraries are missing: run `make deps' (or deploy/install-deps) first)
+# What tests and demonstrates installs what it lacks; it can do without some of
+# it (tests are skipped then), but not without the libraries.
+GOALS        := $(or $(MAKECMDGOALS),all)
+INSTALLING   := check demo asan tsan check-valgrind
+WITHOUT_DEPS := clean help format deps
+ifneq ($(filter $(INSTALLING),$(GOALS)),)
+$(if $(filter 0,$(MAKELEVEL)),$(shell deploy/install-deps >&2))
 endif
+ifneq ($(filter-out $(WITHOUT_DEPS),$(GOALS)),)
+ifneq ($(shell pkg-config --exists $(DEPS_all) $(DEPS_tests) 2>&1 || echo no),)
+$(error libraries are missing: deploy/install-deps installs them)
 endif
 PKG_CFLAGS := $(shell pkg-config --cflags $(DEPS_all))
 endif
@@ -69,7 +72,7 @@ CTL       := $(BUILD)/detourctl
 PROGRAMS  := $(PLUGIN) $(PROXY) $(CTL)
 UNIT      := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/unit/test_*.c))
 TOOLS     := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/tools/*.c))
-PODS      := $(wildcard */*.[158].pod */*.1.pod)
+PODS      := $(wildcard */*.[158].pod)
 PAGES     := $(patsubst %.pod,$(BUILD)/man/%,$(notdir $(PODS)))
 
 .PHONY: all
@@ -131,7 +134,7 @@ CHECKED   = $(foreach t,$(UNIT) $(filter-out %/lib.sh,$(SCRIPTS)),\
 	      $(if $(T),$(if $(findstring $(T),$(t)),$(t)),$(t)))
 .PHONY: check
 check: tests
-	BUILD=$(abspath $(BUILD)) SANITIZE=$(SANITIZE) CMOCKA_MESSAGE_OUTPUT=TAP \
+	BUILD=$(abspath $(BUILD)) SANITIZE=$(SANITIZE) \
 	  prove --exec tests/run-one --timer $(PROVE_FLAGS) $(CHECKED)
 
 .PHONY: demo
@@ -144,7 +147,7 @@ asan:
 tsan:
 	$(MAKE) BUILD=$(BUILD)/tsan SANITIZE=thread check
 check-valgrind: tests
-	BUILD=$(abspath $(BUILD)) VALGRIND=1 CMOCKA_MESSAGE_OUTPUT=TAP \
+	BUILD=$(abspath $(BUILD)) VALGRIND=1 \
 	  prove --exec tests/run-one --timer $(PROVE_FLAGS) $(UNIT)
 
 PLUGINDIR = $(DESTDIR)$(shell pkg-config --variable=plugindir nbdkit)
