@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The sockets that peers connect to. */
+#ifndef DETOUR_PROXY_LISTEN_H
+#define DETOUR_PROXY_LISTEN_H
+
+#include <stddef.h>
+
+#include "common/config.h"
+
+/* listen_open - one socket for each address of h, on its port.
+ *
+ * An address that the host does not have yet is fine (IP_FREEBIND): peers
+ * reach it as soon as it is there.
+ *
+ * returns: an array of h->naddresses descriptors, non-blocking
+ * errors:  NULL, said with log_error
+ * owns:    the caller ends it with listen_close
+ */
+int *listen_open(const struct config_host *h);
+void listen_close(int *fds, size_t n);
+
+#endif
