@@ -32,6 +32,7 @@ pki_up() {
 host_config() {
     local host=$1 dir=$LAB_DIR/$1 h fence=${LAB_FENCE:-pr}
     [[ $LAB_MODE == namespaces ]] || fence=drain
+    # shellcheck disable=SC2153 # two names that look alike
     mkdir -p "$dir/state" "$LAB_RUN/$host"
     {
         printf '[cluster]\nname = lab\nnumber = 77\n'

@@ -5,7 +5,7 @@
 # Each host has a region of its own, so that any of them can be checked through
 # any other host afterwards.
 LAB_REGION=64 # MiB
-declare -A LAB_LOAD
+declare -A LAB_LOAD LAB_PID
 
 load_region() {
     local n
