@@ -13,6 +13,7 @@ lab_enter "$@"
 image=$LAB_DIR/image
 sock=$LAB_RUN/server.nbd
 witness=$BUILD/tests/tools/witness
+[[ -x $witness ]] || lab_failed "$witness is not built"
 
 # serve NBDKIT-ARGUMENTS...
 serve() {
