@@ -31,8 +31,10 @@ struct link_wait {
     TAILQ_ENTRY(link_wait) entry;
     uint64_t since_ms;
     struct link_command *command;
-    uint64_t seen; /* bytes of a READ that have come */
-    int error;     /* as libnbd gives it, positive; valid after done */
+    uint64_t seen;      /* bytes of a READ that have come */
+    int error;          /* as libnbd gives it, positive; valid after done */
+    atomic_bool issued; /* libnbd's call that took it has returned */
+    bool retired;       /* libnbd has forgotten it; valid after done */
     sem_t done;
 };
 

@@ -5,9 +5,8 @@
  * once if it can, and sleeps on a semaphore of its own.  libnbd calls back
  * exactly once for each command that it accepted: with the answer, in the
  * link's thread, or when the connection dies, in whatever thread found out.
- * Until then the struct link_wait on the caller's stack stays; libnbd forgets
- * it in the callback (retired by its return value), and posting the semaphore
- * is the last thing that touches it.
+ * Until then the struct link_wait on the caller's stack stays, and posting
+ * its semaphore is the last thing that touches it.
  */
 #include <errno.h>
 #include <poll.h>
@@ -16,19 +15,25 @@
 #include "common/clock.h"
 #include "plugin/link_impl.h"
 
+/* Returns 1 if libnbd shall forget the command now, without the caller having
+ * to take its lock again.  But not inside the call that issues it: when that
+ * finds the connection dead, it calls back and then still reads the command's
+ * cookie (1.14 lib/rw.c, nbd_internal_command_common). */
 static int
 ended(void *opaque, int *error)
 {
     struct link_wait *w = opaque;
     const struct link_command *c = w->command;
+    bool retired = atomic_load(&w->issued);
 
     w->error = *error;
     /* libnbd makes this check only for those who ask it for the result
      * later (1.14 lib/aio.c, aio_command_completed). */
     if (w->error == 0 && c->op == LINK_READ && w->seen != c->count)
         w->error = EIO;
+    w->retired = retired;
     sem_post(&w->done);
-    return 1;
+    return retired;
 }
 
 static int
@@ -144,7 +149,9 @@ end(struct link *k, struct link_wait *w)
 static int
 carry_out(struct link *k, struct link_wait *w, bool *sent)
 {
-    if (issue(k, w) == -1) {
+    int64_t cookie = issue(k, w);
+
+    if (cookie == -1) {
         int err = nbd_get_errno();
 
         *sent = false;
@@ -153,9 +160,12 @@ carry_out(struct link *k, struct link_wait *w, bool *sent)
         return err > 0 ? -err : -EINVAL;
     }
     *sent = true;
+    atomic_store(&w->issued, true);
     wake_if_needed(k);
     while (sem_wait(&w->done) == -1 && errno == EINTR)
         ;
+    if (!w->retired)
+        nbd_aio_command_completed(k->nbd, (uint64_t)cookie);
     return -w->error;
 }
 

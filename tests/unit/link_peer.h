@@ -7,6 +7,8 @@
 #include <arpa/inet.h>
 #include <endian.h>
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -329,6 +331,7 @@ peer_run(void *opaque)
 
     while (!p->stop &&
            (fd = accept4(p->listen_fd, NULL, NULL, SOCK_CLOEXEC)) != -1) {
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
         p->connections++;
         p->fd = fd;
         serve_connection(p, fd);

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Links without TLS: states, commands, and every way a connection can end,
  * against a small server of our own (link_peer.h). */
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sched.h>
 
 #include "tests/unit/link_peer.h"
