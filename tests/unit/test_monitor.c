@@ -462,7 +462,7 @@ test_monitor_kicks_in_crowds_are_no_crowd_of_probes(void **state)
     WAIT_FOR(verdict_now() == VERDICT_LOST);
     sent = counted(&dev.sent);
     began = clock_ms();
-    for (int i = 0; i < 10000; i++)
+    while (clock_ms() < began + 200)
         monitor_kick(own.m);
     assert_true(counted(&dev.sent) - sent <= (clock_ms() - began) / 10 + 1);
 }
