@@ -55,6 +55,7 @@ struct control {
 
     /* control's thread only: by age, so the first is the next to be cut */
     struct client_list clients;
+    bool freed; /* a connection ended since this was last set to false */
 };
 
 /* ---- answering --------------------------------------------------------- */
@@ -231,12 +232,27 @@ on_connection(void *cls, struct MHD_Connection *conn, void **slot,
 
     if (what == MHD_CONNECTION_NOTIFY_STARTED) {
         add_client(c, conn, slot);
-    } else if (k) {
-        if (!k->cut)
-            TAILQ_REMOVE(&c->clients, k, link);
-        free(k);
-        *slot = NULL;
+        return;
     }
+    c->freed = true;
+    if (!k)
+        return;
+    if (!k->cut)
+        TAILQ_REMOVE(&c->clients, k, link);
+    free(k);
+    *slot = NULL;
+}
+
+/* At its limit of connections MHD stops to listen, and begins again only when
+ * it is run once more after some of them have ended: it must be, or nobody
+ * would wake us any more (MHD_epoll() in daemon.c, 0.9.75). */
+static void
+run_daemon(struct control *c)
+{
+    do {
+        c->freed = false;
+        MHD_run(c->daemon);
+    } while (c->freed);
 }
 
 /* MHD sees the end of the connection and closes it. */
@@ -276,7 +292,7 @@ serve(void *arg)
 
     while (!p[1].revents) {
         poll(p, 2, next_wait_ms(c));
-        MHD_run(c->daemon);
+        run_daemon(c);
         cut_slow_clients(c, clock_ms());
     }
     return NULL;

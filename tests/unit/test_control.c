@@ -485,6 +485,33 @@ test_control_answers_100_clients_at_once(void **state)
     assert_int_equal(atomic_load(&t.calls), 100);
 }
 
+/* All places taken, and all given free at one go: libmicrohttpd looks at the
+ * listening socket again only when it is run once more. */
+static void
+test_control_accepts_again_after_all_places_were_taken(void **state)
+{
+    static const char expect[] = "POST /empty HTTP/1.1\r\nHost: x\r\n"
+                                 "Content-Length: 2\r\n"
+                                 "Expect: 100-continue\r\n\r\n";
+    char buf[512];
+    int fd[32];
+
+    (void)state;
+    for (int i = 0; i < 32; i++)
+        fd[i] = dial();
+    /* the last is spoken to, so all have been accepted; none has ended */
+    say(fd[31], expect, sizeof expect - 1);
+    assert_int_equal(recv(fd[31], buf, 12, MSG_WAITALL), 12);
+    assert_memory_equal(buf, "HTTP/1.1 100", 12);
+    atomic_store(&clock_ahead_ms, 11000);
+    say(fd[0], "G", 1);
+    for (int i = 0; i < 32; i++)
+        assert_true(listen_to_the_end(fd[i], buf, sizeof buf) >= 0);
+    assert_still_answers();
+    for (int i = 0; i < 32; i++)
+        close(fd[i]);
+}
+
 /* ---- the socket file
  * ------------------------------------------------------------ */
 
@@ -646,6 +673,7 @@ main(void)
         TEST(test_control_survives_a_client_gone_amid_its_answer),
         TEST(test_control_answers_while_others_do_not_read),
         TEST(test_control_answers_100_clients_at_once),
+        TEST(test_control_accepts_again_after_all_places_were_taken),
         TEST(test_control_socket_is_the_owners_alone),
         TEST(test_control_refuses_a_path_in_use),
         TEST(test_control_replaces_a_stale_socket),
