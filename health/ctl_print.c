@@ -225,6 +225,23 @@ print_queue(FILE *f, const json_t *q)
 }
 
 static void
+print_links(FILE *f, const json_t *links)
+{
+    json_t *k;
+    size_t i;
+
+    json_array_foreach(links, i, k)
+    {
+        struct line l = {.n = 0};
+
+        print_label(f, "  link", get(&l, k, "address"));
+        fprintf(f, "%s, round trip %s us", get(&l, k, "state"),
+                get(&l, k, "rtt_us"));
+        print_reason(f, k, "error");
+    }
+}
+
+static void
 print_peers(FILE *f, const json_t *peers)
 {
     json_t *p;
@@ -235,9 +252,9 @@ print_peers(FILE *f, const json_t *peers)
         struct line l = {.n = 0};
 
         print_label(f, "peer", get(&l, p, "host"));
-        fprintf(f, "%s, at %s, round trip %s us", get(&l, p, "state"),
-                get(&l, p, "address"), get(&l, p, "rtt_us"));
+        fprintf(f, "%s, load %s", get(&l, p, "state"), get(&l, p, "load"));
         print_reason(f, p, "reason");
+        print_links(f, json_object_get(p, "links"));
     }
 }
 
@@ -258,6 +275,23 @@ print_plugin(FILE *f, const json_t *s)
 /* ---- a proxy ------------------------------------------------------------- */
 
 static void
+print_connections(FILE *f, const json_t *connections)
+{
+    json_t *k;
+    size_t i;
+
+    json_array_foreach(connections, i, k)
+    {
+        struct line l = {.n = 0};
+
+        print_label(f, "  from", get(&l, k, "address"));
+        fprintf(f, "%s requests, under way %s, for %s\n",
+                get(&l, k, "requests"), get(&l, k, "inflight"),
+                get_span(&l, k, "age_s"));
+    }
+}
+
+static void
 print_sessions(FILE *f, const json_t *sessions)
 {
     json_t *s;
@@ -268,10 +302,10 @@ print_sessions(FILE *f, const json_t *sessions)
         struct line l = {.n = 0};
 
         print_label(f, "session", get(&l, s, "host"));
-        fprintf(f, "client %s, generation %s, from %s, %s requests, for %s\n",
+        fprintf(f, "client %s, generation %s, for %s, unfinished writes %s\n",
                 get(&l, s, "client"), get(&l, s, "generation"),
-                get(&l, s, "address"), get(&l, s, "requests"),
-                get_span(&l, s, "age_s"));
+                get_span(&l, s, "age_s"), get(&l, s, "unfinished_writes"));
+        print_connections(f, json_object_get(s, "connections"));
     }
 }
 

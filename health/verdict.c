@@ -161,6 +161,8 @@ judge_usable(struct verdict *v, const struct verdict_options *opt,
     }
     if (io_late)
         say(v, "a request is overdue, but probes are answered");
+    else if (s->paths_known == 1)
+        say(v, "the only path works");
     else if (s->paths_known > 0)
         say(v, "all %u paths work", s->paths_known);
     else

@@ -88,8 +88,9 @@ plugin() { # LUN CLIENT PHASE VERDICT
  "route": {"phase": "$3", "since_s": 3.2, "reason": "a reason", "peer": "h2",
            "generation": 5, "manual": false, "suspects": ["h3"]},
  "queue": {"held": 0, "inflight": 3, "longest_stall_ms": 20},
- "peers": [{"host": "h2", "state": "parked", "reason": "", "rtt_us": 250,
-            "address": "10.0.0.2"}],
+ "peers": [{"host": "h2", "state": "ready", "reason": "", "load": 0,
+            "links": [{"address": "10.0.0.2", "state": "parked", "error": "",
+                       "rtt_us": 250}]}],
  "lun_status": $(lun_status "$4")}
 EOF
 }
@@ -101,7 +102,9 @@ proxy() { # DRAINING STATE
  "draining": $1,
  "luns": [{"lun": "vm1", "state": "$2", "reason": "", "sessions":
              [{"host": "h2", "client": "a", "generation": 4, "age_s": 60,
-               "address": "10.0.0.2", "requests": 77}],
+               "unfinished_writes": 0, "connections":
+                 [{"address": "10.0.0.2", "age_s": 59, "inflight": 2,
+                   "requests": 77}]}],
            "lun_status": $(lun_status good)},
           {"lun": "vm2", "state": "serving", "sessions": [],
            "lun_status": $(lun_status good)}]}
@@ -169,7 +172,8 @@ ok "a plugin on its own paths is as wanted" exits 0
 ok "its route is shown" says '^plugin lun vm1 client a: local, for 3.2s: a reas'
 ok "its verdict is shown" says 'verdict +good for 12s: because'
 ok "paths are shown" says 'path sdc +failed for 2h13m: cut'
-ok "peers are shown" says 'peer h2 +parked, at 10.0.0.2, round trip 250 us$'
+ok "peers are shown" says 'peer h2 +ready, load 0$'
+ok "their links are shown" says 'link 10.0.0.2 +parked, round trip 250 us$'
 ok "suspects are shown" says 'suspects +h3$'
 ok "what is missing is a dash" says 'held 0 \(oldest - ms\)'
 ok "what is unknown is passed over" silent_on 'surprise'
@@ -200,7 +204,9 @@ ok "a proxy starts" start proxy
 ask status
 ok "plugin and proxy are as wanted" exits 0
 ok "sessions are shown" says \
-    'session h2 +client a, generation 4, from 10.0.0.2, 77 requests, for 1m00s'
+    'session h2 +client a, generation 4, for 1m00s, unfinished writes 0$'
+ok "their connections are shown" says \
+    'from 10.0.0.2 +77 requests, under way 2, for 59s$'
 ask status vm2
 ok "one LUN: others are left out" silent_on 'vm1'
 ok "one LUN: it is shown" says '^proxy lun vm2: serving$'
