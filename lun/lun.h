@@ -190,6 +190,9 @@ void lun_io_put(struct lun_io *io);
 
 /* lun_submit - start a request.
  *
+ * It may leave with others at the owner's next lun_reap, as long as nobody
+ * has asked for lun_queue_fd.
+ *
  * Always takes the request: what is wrong with it (-EINVAL misaligned or too
  * large, -ENOSPC write past the end, -EROFS, -EBADE registration gone,
  * -EOPNOTSUPP, -ENOLINK no path, -EAGAIN too early, nothing known yet) is

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Attributes and folders of block devices in /sys. */
+#include "lun/sysfs.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+int
+sysfs_name(dev_t dev, char name[SYSFS_NAME_MAX])
+{
+    char link[64], target[PATH_MAX];
+    const char *base;
+    ssize_t n;
+
+    snprintf(link, sizeof link, "/sys/dev/block/%u:%u", major(dev), minor(dev));
+    n = readlink(link, target, sizeof target - 1);
+    if (n < 0)
+        return -errno;
+    target[n] = '\0';
+    base = strrchr(target, '/');
+    base = base ? base + 1 : target;
+    if (strlen(base) >= SYSFS_NAME_MAX)
+        return -ENAMETOOLONG;
+    strcpy(name, base);
+    return 0;
+}
+
+int
+sysfs_read(const char *name, const char *attribute, char *buf, size_t len)
+{
+    char path[512];
+    ssize_t n;
+    int fd;
+
+    buf[0] = '\0';
+    snprintf(path, sizeof path, "/sys/class/block/%s/%s", name, attribute);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    n = read(fd, buf, len - 1);
+    if (n < 0) {
+        int err = -errno;
+
+        close(fd);
+        buf[0] = '\0';
+        return err;
+    }
+    close(fd);
+    while (n > 0 && isspace((unsigned char)buf[n - 1]))
+        n--;
+    buf[n] = '\0';
+    return 0;
+}
+
+uint64_t
+sysfs_read_number(const char *name, const char *attribute)
+{
+    char text[32];
+
+    return sysfs_read(name, attribute, text, sizeof text) < 0
+               ? 0
+               : strtoull(text, NULL, 10);
+}
+
+size_t
+sysfs_slaves(const char *name, char slaves[][SYSFS_NAME_MAX], size_t max)
+{
+    char path[512];
+    struct dirent *e;
+    size_t n = 0;
+    DIR *dir;
+
+    snprintf(path, sizeof path, "/sys/class/block/%s/slaves", name);
+    dir = opendir(path);
+    if (!dir)
+        return 0;
+    while (n < max && (e = readdir(dir)))
+        if (e->d_name[0] != '.' && strlen(e->d_name) < SYSFS_NAME_MAX)
+            strcpy(slaves[n++], e->d_name);
+    closedir(dir);
+    return n;
+}
