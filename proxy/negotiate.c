@@ -12,9 +12,9 @@
 #define CONTEXT    "base:allocation"
 #define CONTEXT_ID 1u
 
+/* The head of a reply; len bytes are to be appended behind it. */
 static void
-reply(struct negotiate *n, struct buffer *out, uint32_t type, const void *data,
-      size_t len)
+reply_head(struct negotiate *n, struct buffer *out, uint32_t type, size_t len)
 {
     uint8_t *p = buffer_add(out, NBD_REP_HEADER);
 
@@ -24,6 +24,13 @@ reply(struct negotiate *n, struct buffer *out, uint32_t type, const void *data,
     p = nbd_put32(p, n->option);
     p = nbd_put32(p, type);
     nbd_put32(p, (uint32_t)len);
+}
+
+static void
+reply(struct negotiate *n, struct buffer *out, uint32_t type, const void *data,
+      size_t len)
+{
+    reply_head(n, out, type, len);
     buffer_append(out, data, len);
 }
 
@@ -271,7 +278,7 @@ negotiate_list(struct negotiate *n, struct buffer *out, const char *name)
     uint8_t prefix[4];
 
     nbd_put32(prefix, (uint32_t)len);
-    reply(n, out, NBD_REP_SERVER, NULL, 4 + len);
+    reply_head(n, out, NBD_REP_SERVER, 4 + len);
     buffer_append(out, prefix, 4);
     buffer_append(out, name, len);
 }
@@ -305,7 +312,7 @@ info_text(struct negotiate *n, struct buffer *out, uint16_t info,
     if (!(n->infos & 1u << info))
         return;
     nbd_put16(prefix, info);
-    reply(n, out, NBD_REP_INFO, NULL, 2 + strlen(text));
+    reply_head(n, out, NBD_REP_INFO, 2 + strlen(text));
     buffer_append(out, prefix, 2);
     buffer_append(out, text, strlen(text));
 }
@@ -349,7 +356,7 @@ negotiate_meta(struct negotiate *n, struct buffer *out)
         uint8_t id[4];
 
         nbd_put32(id, set ? CONTEXT_ID : 0);
-        reply(n, out, NBD_REP_META_CONTEXT, NULL, 4 + strlen(CONTEXT));
+        reply_head(n, out, NBD_REP_META_CONTEXT, 4 + strlen(CONTEXT));
         buffer_append(out, id, 4);
         buffer_append(out, CONTEXT, strlen(CONTEXT));
         if (set) {
