@@ -2,12 +2,15 @@
 /* Which path takes a request, which requests wait, and what becomes of those
  * that a path had when it failed.
  *
- * Reads and flushes go to any good path.  A write goes to a good path whose
+ * Reads go to any good path.  A write goes to a good path whose
  * nexus is a member of the present registration, and only while no grave is
  * dirty: a write that was sent on a dead nexus and not answered may take
  * effect at any time until that nexus is fenced, and must not do so after a
- * newer one.  What cannot go yet is held, in order, as long as a path is
- * good; with no good path left everything comes back with -ENOLINK.
+ * newer one.  A flush needs a member as well, since SYNCHRONIZE CACHE through
+ * an unregistered nexus is a conflict (SBC-4 table 17); while there is no
+ * registration it is tried anywhere.  What cannot go yet is held, in order, as
+ * long as a path is good; with no good path left everything comes back with
+ * -ENOLINK.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -42,20 +45,20 @@ iscsi_route_good_locked(const struct iscsi_lun *l)
 }
 
 static bool
-takes_locked(const struct iscsi_path *p, bool write)
+takes_locked(const struct iscsi_path *p, bool member)
 {
     return p->nexus && p->dropped[0] == '\0' &&
-           (!write || iscsi_member_locked(p->lun, p->nexus));
+           (!member || iscsi_member_locked(p->lun, p->nexus));
 }
 
 /* The next path in turn that may take it, or NULL. */
 static struct iscsi_path *
-choose_locked(struct iscsi_lun *l, bool write)
+choose_locked(struct iscsi_lun *l, bool member)
 {
     for (size_t i = 0; i < l->npaths; i++) {
         struct iscsi_path *p = &l->paths[(l->next_path + i) % l->npaths];
 
-        if (!takes_locked(p, write))
+        if (!takes_locked(p, member))
             continue;
         l->next_path = (p->index + 1) % (unsigned)l->npaths;
         return p;
@@ -129,13 +132,16 @@ void
 iscsi_route_locked(struct iscsi_lun *l, struct iscsi_request *r)
 {
     bool write = lun_op_writes(r->io.op);
+    bool member;
     struct iscsi_path *p;
 
     if (write && !registered_for_locked(l, r)) {
         iscsi_route_finish_locked(l, r, -EBADE);
         return;
     }
-    p = write && any_dirty_locked(l) ? NULL : choose_locked(l, write);
+    member =
+        write || (r->io.op == LUN_FLUSH && l->registration == LUN_REGISTERED);
+    p = write && any_dirty_locked(l) ? NULL : choose_locked(l, member);
     if (p) {
         r->place = ISCSI_INBOX;
         r->path = p;
