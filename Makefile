@@ -138,7 +138,7 @@ check: tests
 	  prove --exec tests/run-one --timer $(PROVE_FLAGS) $(CHECKED)
 
 .PHONY: demo
-demo: all
+demo: all $(TOOLS)
 	BUILD=$(abspath $(BUILD)) tests/demo/demo
 
 .PHONY: asan tsan check-valgrind
