@@ -299,6 +299,32 @@ test_config_comments_and_a_missing_newline_are_fine(void **state)
                 "  [lun vm1]  \r\ndevice = /dev/x ; third\r\n readonly = no");
 }
 
+/* With a folder that lacks its certificates, and that must be all. */
+static void
+test_config_example_lacks_only_its_files(void **state)
+{
+    static const char folder[] = "/etc/detour";
+    char text[4096], *hit;
+    FILE *f = fopen("deploy/examples/detour.conf", "r");
+
+    (void)state;
+    if (!f)
+        skip(); /* not run from the top of the source */
+    text[fread(text, 1, sizeof(text) - 1, f)] = '\0';
+    fclose(f);
+    while ((hit = strstr(text, folder))) {
+        *hit = '$'; /* what load() puts the test's folder for */
+        memmove(hit + 1, hit + strlen(folder),
+                strlen(hit + strlen(folder)) + 1);
+    }
+    assert_null(load(text));
+    if (lines_told() != 4)
+        fail_msg("%s", told);
+    for (const char *line = told; *line; line = strchr(line, '\n') + 1)
+        if (!strstr(line, ": No such file or directory\n"))
+            fail_msg("%s", told);
+}
+
 /* ---- mistakes ------------------------------------------------------------ */
 
 static void
@@ -604,6 +630,7 @@ main(void)
         cmocka_unit_test(test_config_initiator_is_made_of_names),
         cmocka_unit_test(test_config_list_goes_on_after_a_comma),
         cmocka_unit_test(test_config_comments_and_a_missing_newline_are_fine),
+        cmocka_unit_test(test_config_example_lacks_only_its_files),
         cmocka_unit_test(test_config_missing_file_says_so),
         cmocka_unit_test(test_config_folder_is_no_file),
         cmocka_unit_test(test_config_every_mistake_is_told_with_its_line),
