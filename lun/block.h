@@ -104,7 +104,6 @@ struct block_queue {
     struct block *b;  /* a reference */
     int wake_fd;      /* eventfd: something is done, or an interrupt */
     atomic_uint refs; /* owner, reaper's watch, each request at a worker */
-    atomic_bool woken, interrupted;
     atomic_bool dead; /* destroyed; written under lock */
 
     /* owner only */
@@ -117,6 +116,8 @@ struct block_queue {
     struct io_uring ring;
     struct device *device; /* registered in ring's slot 1; or NULL */
     unsigned generation;
+    bool woken;              /* wake_fd is readable */
+    bool interrupted;        /* and no reap has ended for it yet */
     bool poll_armed;         /* a poll of wake_fd is in the ring */
     bool owner_waits;        /* in the kernel, and will reap what comes */
     bool watched;            /* by the reaper, which has a reference */
@@ -190,7 +191,7 @@ void block_queue_settle(struct block *b, struct lun_io *orphans,
 /* block_queue_returned - a worker is done with r; takes its reference. */
 void block_queue_returned(struct block_request *r, int error);
 void block_queue_put(struct block_queue *q);
-void block_queue_wake(struct block_queue *q);
+void block_queue_wake_locked(struct block_queue *q);
 
 /* ---- block_worker.c ---- */
 

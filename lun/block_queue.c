@@ -119,25 +119,25 @@ free_list(struct lun_io *io)
  */
 
 void
-block_queue_wake(struct block_queue *q)
+block_queue_wake_locked(struct block_queue *q)
 {
     uint64_t one = 1;
 
-    if (!atomic_exchange(&q->woken, true))
-        (void)!write(q->wake_fd, &one, sizeof one); /* cannot be full */
+    if (q->woken)
+        return;
+    q->woken = true;
+    (void)!write(q->wake_fd, &one, sizeof one); /* cannot be full */
 }
 
-/* Whoever sets woken again after this has put its news where the owner looks
- * next. */
 static void
-unwake(struct block_queue *q)
+unwake_locked(struct block_queue *q)
 {
     uint64_t n;
 
     if (!q->woken)
         return;
-    (void)!read(q->wake_fd, &n, sizeof n);
     q->woken = false;
+    (void)!read(q->wake_fd, &n, sizeof n);
 }
 
 void
@@ -145,8 +145,10 @@ block_queue_interrupt(void *opaque)
 {
     struct block_queue *q = opaque;
 
+    pthread_mutex_lock(&q->lock);
     q->interrupted = true;
-    block_queue_wake(q);
+    block_queue_wake_locked(q);
+    pthread_mutex_unlock(&q->lock);
 }
 
 static int
@@ -308,14 +310,15 @@ block_queue_returned(struct block_request *r, int error)
 
     pthread_mutex_lock(&q->lock);
     orphan = r->abandoned || q->dead;
-    if (!orphan)
+    if (!orphan) { /* the owner's from here on */
         conflict = done_locked(r, error);
-    else if (error == -EBADE && lun_op_writes(r->io.op))
-        conflict = r->io.registration_no;
+        block_queue_wake_locked(q);
+    } else {
+        r->io.next = NULL;
+        if (error == -EBADE && lun_op_writes(r->io.op))
+            conflict = r->io.registration_no;
+    }
     pthread_mutex_unlock(&q->lock);
-    if (!orphan)
-        block_queue_wake(q);
-    r->io.next = NULL;
     block_queue_settle(q->b, orphan ? &r->io : NULL, conflict);
     block_queue_put(q);
 }
@@ -449,11 +452,11 @@ block_submit(void *opaque, struct lun_io *io)
     pthread_mutex_lock(&q->lock);
     count_locked(q, io, true);
     err = start_locked(q, r);
-    if (err)
+    if (err) {
         done_locked(r, err);
+        block_queue_wake_locked(q);
+    }
     pthread_mutex_unlock(&q->lock);
-    if (err)
-        block_queue_wake(q);
     /* An owner that does not poll comes to block_reap next, which sends and
      * waits in one system call. */
     if (q->poll_fd >= 0)
@@ -519,20 +522,20 @@ collect(struct block_queue *q, struct lun_io **ios, size_t max, bool may_wait)
 {
     struct lun_io *orphans = NULL;
     uint64_t conflict;
-    bool more;
     size_t n;
 
-    unwake(q);
     pthread_mutex_lock(&q->lock);
+    unwake_locked(q);
     q->owner_waits = false;
     conflict = block_queue_drain_locked(q, &orphans);
     n = pop_done_locked(q, ios, max);
-    more = q->done;
-    if (n == 0 && !atomic_exchange(&q->interrupted, false) && may_wait)
-        q->owner_waits = arm_wake_locked(q);
+    if (q->done)
+        block_queue_wake_locked(q); /* more than max: stays readable */
+    if (n == 0) {
+        q->owner_waits = may_wait && !q->interrupted && arm_wake_locked(q);
+        q->interrupted = false;
+    }
     pthread_mutex_unlock(&q->lock);
-    if (more)
-        block_queue_wake(q); /* more than max: poll_fd stays readable */
     block_queue_settle(q->b, orphans, conflict);
     return n;
 }

@@ -67,12 +67,13 @@ look(struct block *b, struct block_queue *q)
 {
     struct lun_io *orphans = NULL;
     uint64_t conflict = 0;
-    bool over, tell;
+    bool over;
 
     pthread_mutex_lock(&q->lock);
     if (!q->owner_waits || q->dead)
         conflict = block_queue_drain_locked(q, &orphans);
-    tell = q->done && !q->dead;
+    if (q->done && !q->dead)
+        block_queue_wake_locked(q);
     over = q->dead ? q->in_ring == 0 : q->given_up == 0;
     if (over && q->watched) {
         q->watched = false;
@@ -81,8 +82,6 @@ look(struct block *b, struct block_queue *q)
         over = false;
     }
     pthread_mutex_unlock(&q->lock);
-    if (tell)
-        block_queue_wake(q);
     block_queue_settle(b, orphans, conflict);
     if (over)
         block_queue_put(q);

@@ -201,12 +201,13 @@ identity_from_dm_uuid(const char *uuid, char id[LUN_ID_MAX])
 static int
 of_file(int fd, const struct stat *st, char id[LUN_ID_MAX])
 {
+    static const uint8_t none[16];
     struct fsuuid2 fs = {0};
     struct statfs sfs;
     char text[33];
 
-    if (ioctl(fd, GETFSUUID, &fs) == 0 && fs.len > 0 &&
-        fs.len <= sizeof fs.uuid) {
+    if (ioctl(fd, GETFSUUID, &fs) == 0 && fs.len <= sizeof fs.uuid &&
+        memcmp(fs.uuid, none, fs.len) != 0) {
         put_hex(text, sizeof text, fs.uuid, fs.len);
     } else {
         if (fstatfs(fd, &sfs) < 0)
