@@ -133,7 +133,7 @@ SCRIPTS   = $(sort $(wildcard tests/cli/*.sh tests/fault/*.sh))
 CHECKED   = $(foreach t,$(UNIT) $(filter-out %/lib.sh,$(SCRIPTS)),\
 	      $(if $(T),$(if $(findstring $(T),$(t)),$(t)),$(t)))
 .PHONY: check
-check: tests
+check: all $(TOOLS) $(filter $(UNIT),$(CHECKED))
 	BUILD=$(abspath $(BUILD)) SANITIZE=$(SANITIZE) \
 	  prove --exec tests/run-one --timer $(PROVE_FLAGS) $(CHECKED)
 
