@@ -229,6 +229,15 @@ fill_lun(struct router *r, struct router_lun *l)
     l->max_io = 32u << 20; /* larger ones are taken apart: request.c */
 }
 
+/* Size and identity may be known from the predecessor; whether the LUN is
+ * read-only now is not, before our own paths or a peer have been heard. */
+static bool
+unsettled_locked(const struct router *r)
+{
+    return r->want.size == 0 ||
+           (r->shown.phase == ROUTE_QUEUEING && r->shown.changes == 0);
+}
+
 int
 router_get_lun(struct router *r, struct router_lun *l, unsigned limit_ms)
 {
@@ -237,7 +246,7 @@ router_get_lun(struct router *r, struct router_lun *l, unsigned limit_ms)
     int e = 0;
 
     pthread_mutex_lock(&r->lock);
-    while (r->want.size == 0 && !r->closing && e == 0) {
+    while (unsettled_locked(r) && !r->closing && e == 0) {
         ts.tv_sec = (time_t)(limit / 1000);
         ts.tv_nsec = (long)(limit % 1000) * 1000000;
         if (limit == CLOCK_NEVER)
@@ -245,7 +254,7 @@ router_get_lun(struct router *r, struct router_lun *l, unsigned limit_ms)
         else if (pthread_cond_timedwait(&r->known, &r->lock, &ts) == ETIMEDOUT)
             e = -EIO;
     }
-    if (r->want.size == 0 && r->closing)
+    if (unsettled_locked(r) && e == 0)
         e = -ESHUTDOWN;
     if (e == 0)
         fill_lun(r, l);
@@ -496,6 +505,7 @@ publish(struct router *r, const struct route_view *view)
     r->shown = r->route;
     memcpy(r->shown_peers, view->peers,
            peers_count(r->peers) * sizeof *view->peers);
+    pthread_cond_broadcast(&r->known);
     pthread_mutex_unlock(&r->lock);
 }
 
