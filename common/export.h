@@ -9,9 +9,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define EXPORT_NAME_MAX   4096 /* NBD proto.md, string length limit */
-#define EXPORT_WORD_MAX   128  /* a LUN's, client's or host's name, an id */
-#define EXPORT_FENCE_MAX  32
+#define EXPORT_NAME_MAX  4096 /* NBD proto.md, string length limit */
+#define EXPORT_WORD_MAX  128  /* a LUN's, client's or host's name, an id */
+#define EXPORT_FENCE_MAX 32
 
 /* <lun>?client=<name>&generation=<n>&id=<wwid>&fence=<host>,<host>
  *

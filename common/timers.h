@@ -47,7 +47,7 @@
 /* the LUN's paths must be good this long before the route comes home; it is
  * doubled each time they fail again within failback_max of a return */
 #define TIMERS_FAILBACK_AFTER_MS 10000
-#define TIMERS_FAILBACK_MAX_MS 300000
+#define TIMERS_FAILBACK_MAX_MS   300000
 /* a random part added to each hold-down, so that hosts come home staggered */
 #define TIMERS_FAILBACK_JITTER_MS 1000
 /* a held request fails with EIO after this long; 0: never */
