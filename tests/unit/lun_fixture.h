@@ -171,7 +171,7 @@ loop_attach(const char *file, bool direct)
     int backing = open(file, O_RDWR | O_CLOEXEC);
     struct loop_config config = {
         .fd = (uint32_t)backing,
-        .info.lo_flags = direct ? LO_FLAGS_DIRECT_IO : 0,
+        .info.lo_flags = LO_FLAGS_AUTOCLEAR | (direct ? LO_FLAGS_DIRECT_IO : 0),
     };
 
     /* another test may take the free one first */

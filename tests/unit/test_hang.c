@@ -1,0 +1,628 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The block backend on a device that hangs: tests/tools/hangfs, as a file
+ * (requests go to workers) and below a loop device (they go to io_uring). */
+#include "tests/unit/lun_fixture.h"
+
+#include <libgen.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/file.h>
+#include <sys/mount.h>
+#include <sys/wait.h>
+
+#define MIB       (1u << 20)
+#define PROMPT_MS 2000 /* what must not wait for the device ends before */
+
+/* ---- the device
+ * -------------------------------------------------------------- */
+
+static struct {
+    pid_t pid;
+    int in, out; /* its standard input and output; -1: not running */
+    struct loop loop;
+    char dir[192], file[256];
+} hang = {.in = -1, .out = -1};
+
+/* One command; the number it answers. */
+static unsigned
+tell(const char *command)
+{
+    char answer[32] = "";
+    ssize_t n;
+
+    assert_int_equal(write(hang.in, command, strlen(command)),
+                     (ssize_t)strlen(command));
+    n = read(hang.out, answer, sizeof answer - 1);
+    assert_true(n > 0);
+    return (unsigned)atoi(answer);
+}
+
+static void
+start_hangfs(void)
+{
+    char self[512], tool[1024], answer[32];
+    int to[2], from[2];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+
+    assert_true(n > 0);
+    self[n] = '\0';
+    snprintf(tool, sizeof tool, "%s/../tools/hangfs", dirname(self));
+    assert_int_equal(pipe2(to, O_CLOEXEC) | pipe2(from, O_CLOEXEC), 0);
+    hang.pid = fork();
+    if (hang.pid == 0) {
+        dup2(to[0], STDIN_FILENO);
+        dup2(from[1], STDOUT_FILENO);
+        execl(tool, tool, hang.dir, "4194304", (char *)NULL);
+        _exit(127);
+    }
+    close(to[0]);
+    close(from[1]);
+    hang.in = to[1];
+    hang.out = from[0];
+    assert_true(read(hang.out, answer, sizeof answer) > 0);
+}
+
+static void
+stop_hangfs(void)
+{
+    if (hang.in < 0)
+        return;
+    close(hang.in);
+    close(hang.out);
+    hang.in = hang.out = -1;
+    waitpid(hang.pid, NULL, 0);
+}
+
+static int
+setup(void **state)
+{
+    if (fixture_setup(state) != 0)
+        return -1;
+    if (geteuid() != 0 || access("/dev/fuse", R_OK | W_OK) != 0)
+        return 0; /* the tests skip */
+    snprintf(hang.dir, sizeof hang.dir, "%s/hang", fixture_dir);
+    snprintf(hang.file, sizeof hang.file, "%s/disk", hang.dir);
+    mkdir(hang.dir, 0700);
+    hang.loop.fd = -1;
+    start_hangfs();
+    return 0;
+}
+
+static int
+teardown(void **state)
+{
+    if (hang.in >= 0)
+        tell("go\n");
+    loop_detach(&hang.loop);
+    stop_hangfs();
+    return fixture_teardown(state);
+}
+
+/* The device in one of its two shapes. */
+static const char *
+device(bool loop)
+{
+    if (hang.in < 0) {
+        print_message("# needs root and /dev/fuse\n");
+        skip();
+    }
+    if (!loop)
+        return hang.file;
+    hang.loop = loop_attach(hang.file, false);
+    if (hang.loop.fd < 0) {
+        print_message("# no loop device: %s\n", strerror(errno));
+        skip();
+    }
+    return hang.loop.path;
+}
+
+/* What the device holds at an offset, once it answers. */
+static unsigned char
+byte_at(uint64_t offset)
+{
+    static _Alignas(4096) unsigned char buf[4096];
+    int fd = open(hang.file, O_RDONLY | O_DIRECT | O_CLOEXEC);
+
+    assert_true(fd >= 0);
+    assert_int_equal(pread(fd, buf, sizeof buf, (off_t)offset), sizeof buf);
+    close(fd);
+    return buf[0];
+}
+
+/* Submit a write that hangs, and give it up after a little while. */
+static void
+hang_write(struct lun_queue *q, struct lun_tally *t, int fill)
+{
+    struct lun_io *io = request(q, LUN_WRITE, 8192, 4096, fill);
+
+    io->tally = t;
+    assert_false(lun_run(q, io, clock_ms() + 50));
+}
+
+/* ---- nobody is held up
+ * ----------------------------------------------------------- */
+
+static void
+abandoned_write_keeps_its_data(bool loop)
+{
+    struct lun_options opt = fixture_options(device(loop));
+    struct lun *l = fixture_lun(&opt);
+    struct lun_queue *q = lun_queue_create(l);
+    struct lun_tally *t = lun_tally_create();
+    struct lun_status st;
+    uint64_t begin_ms;
+
+    tell("hold\n");
+    hang_write(q, t, 0x11);
+    wait_until(tell("held\n") > 0);
+    st = status_of(l);
+    assert_int_equal(st.orphans, 1);
+    assert_int_equal(st.inflight, 1);
+    assert_int_equal(lun_tally_count(t), 1);
+    assert_false(lun_tally_wait(t, clock_ms() + 20));
+    /* memory that is handed out now is not the orphan's */
+    for (int i = 0; i < 64; i++)
+        lun_io_put(request(q, LUN_WRITE, 0, 4096, 0x22));
+    begin_ms = clock_ms();
+    lun_queue_destroy(q);
+    assert_true(clock_ms() - begin_ms < PROMPT_MS);
+    assert_int_equal(status_of(l).orphans, 1);
+    tell("go\n");
+    assert_true(lun_tally_wait(t, soon()));
+    wait_until(status_of(l).orphans == 0);
+    assert_int_equal(status_of(l).inflight, 0);
+    assert_int_equal(byte_at(8192), 0x11);
+    lun_tally_put(t);
+    assert_int_equal(lun_destroy(l, soon()), 0);
+}
+
+static void
+test_abandoned_write_keeps_its_data_file(void **state)
+{
+    (void)state;
+    abandoned_write_keeps_its_data(false);
+}
+
+static void
+test_abandoned_write_keeps_its_data_loop(void **state)
+{
+    (void)state;
+    abandoned_write_keeps_its_data(true);
+}
+
+static void
+orphan_ends_while_its_owner_sleeps(bool loop)
+{
+    struct lun_options opt = fixture_options(device(loop));
+    struct lun *l = fixture_lun(&opt);
+    struct lun_queue *q = lun_queue_create(l);
+    struct lun_tally *t = lun_tally_create();
+
+    tell("hold\n");
+    hang_write(q, t, 0x33);
+    tell("go\n");
+    /* no lun_reap, no lun_queue_destroy */
+    assert_true(lun_tally_wait(t, soon()));
+    wait_until(status_of(l).orphans == 0);
+    assert_int_equal(carry_out(q, LUN_WRITE, 0, 4096, 1), 0);
+    lun_queue_destroy(q);
+    lun_tally_put(t);
+    assert_int_equal(lun_destroy(l, soon()), 0);
+}
+
+static void
+test_orphan_ends_while_its_owner_sleeps_file(void **state)
+{
+    (void)state;
+    orphan_ends_while_its_owner_sleeps(false);
+}
+
+static void
+test_orphan_ends_while_its_owner_sleeps_loop(void **state)
+{
+    (void)state;
+    orphan_ends_while_its_owner_sleeps(true);
+}
+
+/* What is under way beside an abandoned request still reaches its owner. */
+static void
+owner_gets_what_it_did_not_abandon(bool loop)
+{
+    struct lun_options opt = fixture_options(device(loop));
+    struct lun *l = fixture_lun(&opt);
+    struct lun_queue *q = lun_queue_create(l);
+    struct lun_io *kept, *got[2];
+
+    tell("hold\n");
+    hang_write(q, NULL, 0x44);
+    kept = request(q, LUN_WRITE, 65536, 4096, 0x55);
+    lun_submit(q, kept);
+    assert_int_equal(lun_reap(q, got, 2, clock_ms() + 20), 0);
+    tell("go\n");
+    wait_until(status_of(l).orphans == 0); /* the owner looks away */
+    assert_int_equal(lun_reap(q, got, 2, soon()), 1);
+    assert_ptr_equal(got[0], kept);
+    assert_int_equal(kept->error, 0);
+    lun_io_put(kept);
+    lun_queue_destroy(q);
+    assert_int_equal(lun_destroy(l, soon()), 0);
+}
+
+static void
+test_owner_gets_what_it_did_not_abandon_file(void **state)
+{
+    (void)state;
+    owner_gets_what_it_did_not_abandon(false);
+}
+
+static void
+test_owner_gets_what_it_did_not_abandon_loop(void **state)
+{
+    (void)state;
+    owner_gets_what_it_did_not_abandon(true);
+}
+
+static void
+lun_is_destroyed_in_time(bool loop)
+{
+    struct lun_options opt = fixture_options(device(loop));
+    struct lun *l = fixture_lun(&opt);
+    struct lun_queue *q = lun_queue_create(l);
+    uint64_t begin_ms;
+
+    tell("hold\n");
+    hang_write(q, NULL, 0x66);
+    wait_until(tell("held\n") > 0);
+    lun_queue_destroy(q);
+    begin_ms = clock_ms();
+    assert_int_equal(lun_destroy(l, clock_ms() + 100), 1);
+    assert_true(clock_ms() - begin_ms >= 90);
+    assert_true(clock_ms() - begin_ms < PROMPT_MS);
+}
+
+static void
+test_lun_is_destroyed_in_time_file(void **state)
+{
+    (void)state;
+    lun_is_destroyed_in_time(false);
+}
+
+static void
+test_lun_is_destroyed_in_time_loop(void **state)
+{
+    (void)state;
+    lun_is_destroyed_in_time(true);
+}
+
+/* A read, a flush, a trim and a zero that hang, and then their thread ends:
+ * io_uring alone would keep it from exiting. */
+static void *
+submit_and_leave(void *opaque)
+{
+    const enum lun_op ops[] = {LUN_READ, LUN_FLUSH, LUN_TRIM, LUN_ZERO};
+    struct lun_queue *q = lun_queue_create(opaque);
+
+    for (size_t i = 0; i < 4; i++)
+        assert_false(
+            lun_run(q, request(q, ops[i], i * 4096, 4096, 0), clock_ms() + 20));
+    lun_queue_destroy(q);
+    return NULL;
+}
+
+static void
+thread_can_exit(bool loop)
+{
+    struct lun_options opt = fixture_options(device(loop));
+    struct lun *l = fixture_lun(&opt);
+    struct timespec until;
+    pthread_t thread;
+
+    tell("hold\n");
+    assert_int_equal(pthread_create(&thread, NULL, submit_and_leave, l), 0);
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += 5;
+    assert_int_equal(pthread_timedjoin_np(thread, NULL, &until), 0);
+    assert_int_equal(status_of(l).orphans, 2);
+    assert_int_equal(status_of(l).orphan_reads, 2);
+    tell("go\n");
+    wait_until(status_of(l).inflight == 0);
+    assert_int_equal(lun_destroy(l, soon()), 0);
+}
+
+static void
+test_thread_can_exit_file(void **state)
+{
+    (void)state;
+    thread_can_exit(false);
+}
+
+static void
+test_thread_can_exit_loop(void **state)
+{
+    (void)state;
+    thread_can_exit(true);
+}
+
+/* More writes than there are workers: what was never sent is taken back. */
+static void
+test_unsent_writes_are_never_sent(void **state)
+{
+    struct lun_options opt = fixture_options(device(false));
+    struct lun *l = fixture_lun(&opt);
+    struct lun_queue *q = lun_queue_create(l);
+    struct lun_tally *t = lun_tally_create();
+    struct lun_io *ios[100];
+    unsigned landed = 0;
+
+    (void)state;
+    tell("hold\n");
+    for (unsigned i = 0; i < 100; i++) {
+        ios[i] = request(q, LUN_WRITE, i * 4096, 4096, 0x77);
+        ios[i]->tally = t;
+        lun_submit(q, ios[i]);
+    }
+    assert_int_equal(lun_reap(q, ios, 0, 0), 0); /* sends them */
+    assert_int_equal(lun_reap(q, ios, 1, clock_ms() + 50), 0);
+    wait_until(tell("held\n") == 64);
+    assert_int_equal(status_of(l).inflight, 100);
+    lun_queue_destroy(q);
+    assert_int_equal(status_of(l).orphans, 64);
+    assert_int_equal(lun_tally_count(t), 64);
+    tell("go\n");
+    assert_true(lun_tally_wait(t, soon()));
+    for (unsigned i = 0; i < 100; i++)
+        landed += byte_at(i * 4096) == 0x77;
+    assert_int_equal(landed, 64);
+    lun_tally_put(t);
+    assert_int_equal(lun_destroy(l, soon()), 0);
+}
+
+static void
+test_zeroes_stop_when_abandoned(void **state)
+{
+    struct lun_options opt = fixture_options(device(false));
+    struct lun *l = fixture_lun(&opt);
+    struct lun_queue *q = lun_queue_create(l);
+    struct lun_io *io;
+
+    (void)state;
+    assert_int_equal(carry_out(q, LUN_WRITE, 0, MIB, 0x12), 0);
+    io = request(q, LUN_ZERO, 0, MIB, 0);
+    io->flags = LUN_NO_HOLE;
+    tell("hold\n");
+    assert_false(lun_run(q, io, clock_ms() + 50));
+    /* fallocate is refused, and writing zeroes must not begin */
+    tell("fail 95\n");
+    wait_until(status_of(l).orphans == 0);
+    assert_int_equal(byte_at(0), 0x12);
+    lun_queue_destroy(q);
+    assert_int_equal(lun_destroy(l, soon()), 0);
+}
+
+static void
+test_zeroes_are_written_where_fallocate_is_refused(void **state)
+{
+    struct lun_options opt = fixture_options(device(false));
+    struct lun *l = fixture_lun(&opt);
+    struct lun_queue *q = lun_queue_create(l);
+    struct lun_io *io, *got;
+
+    (void)state;
+    assert_int_equal(carry_out(q, LUN_WRITE, 0, MIB, 0x12), 0);
+    io = request(q, LUN_ZERO, 4096, MIB - 8192, 0);
+    io->flags = LUN_NO_HOLE;
+    tell("hold\n");
+    lun_submit(q, io);
+    assert_int_equal(lun_reap(q, &got, 1, clock_ms() + 20), 0);
+    wait_until(tell("held\n") == 1);
+    tell("fail 95\n");
+    assert_int_equal(lun_reap(q, &got, 1, soon()), 1);
+    assert_int_equal(got->error, 0);
+    lun_io_put(got);
+    assert_int_equal(byte_at(0), 0x12);
+    assert_int_equal(byte_at(4096), 0);
+    assert_int_equal(byte_at(MIB - 8192), 0);
+    assert_int_equal(byte_at(MIB - 4096), 0x12);
+    lun_queue_destroy(q);
+    assert_int_equal(lun_destroy(l, soon()), 0);
+}
+
+static void
+test_extents_are_all_data_where_nobody_knows(void **state)
+{
+    struct lun_options opt = fixture_options(device(false));
+    struct lun *l = fixture_lun(&opt);
+    struct lun_extent e;
+
+    (void)state;
+    assert_int_equal(lun_extents(l, 0, MIB, &e, 1, soon()), 1);
+    assert_false(e.hole);
+    lun_destroy(l, soon());
+}
+
+/* ---- registration and locks
+ * --------------------------------------------------------- */
+
+static void
+test_registering_waits_for_orphans(void **state)
+{
+    struct lun_options opt = fixture_options(device(false));
+    struct lun *l = fixture_lun(&opt);
+    struct lun_queue *q = lun_queue_create(l);
+
+    (void)state;
+    tell("hold\n");
+    hang_write(q, NULL, 0x88);
+    assert_int_equal(lun_register(l, clock_ms() + 50), -ETIMEDOUT);
+    assert_int_equal(status_of(l).registration, LUN_UNREGISTERED);
+    tell("go\n");
+    assert_int_equal(lun_register(l, soon()), 0);
+    assert_int_equal(status_of(l).registration, LUN_REGISTERED);
+    lun_queue_destroy(q);
+    lun_destroy(l, soon());
+}
+
+/* Could another process register anew now? */
+static bool
+lock_is_free(void)
+{
+    int fd = open(fixture_path("vm1.lock"), O_RDWR | O_CLOEXEC);
+    bool free_now;
+
+    assert_true(fd >= 0);
+    free_now = flock(fd, LOCK_EX | LOCK_NB) == 0;
+    close(fd);
+    return free_now;
+}
+
+static void
+test_release_keeps_the_lock_for_orphans(void **state)
+{
+    struct lun_options opt = fixture_options(device(false));
+    struct lun *l = fixture_lun(&opt);
+    struct lun_queue *q = lun_queue_create(l);
+
+    (void)state;
+    assert_int_equal(lun_register(l, soon()), 0);
+    assert_false(lock_is_free());
+    tell("hold\n");
+    hang_write(q, NULL, 0x99);
+    lun_release(l);
+    assert_false(lock_is_free());
+    tell("go\n");
+    wait_until(lock_is_free());
+    lun_queue_destroy(q);
+    lun_destroy(l, soon());
+}
+
+static void
+say(int fd)
+{
+    if (write(fd, "x", 1) != 1)
+        _exit(1);
+}
+
+static void
+hear(int fd)
+{
+    char c;
+
+    if (read(fd, &c, 1) != 1)
+        _exit(1);
+}
+
+/* A process that registers, and sends a write when it is told to. */
+static void
+write_and_wait(const char *path, int told, int said)
+{
+    struct lun_options opt = fixture_options(path);
+    struct lun *l = lun_create(&opt);
+    struct lun_queue *q;
+    struct lun_io *io;
+
+    close(hang.in); /* or hangfs would not see the end of its input */
+    while (l && !status_of(l).known)
+        usleep(1000);
+    if (!l || lun_register(l, soon()) != 0)
+        _exit(1);
+    say(said);
+    hear(told);
+    q = lun_queue_create(l);
+    io = lun_io_get(q, 4096);
+    io->op = LUN_WRITE;
+    io->offset = 8192;
+    io->count = 4096;
+    memset(io->data, 0xAB, 4096);
+    lun_submit(q, io);
+    lun_reap(q, &io, 1, clock_ms() + 50);
+    say(said);
+    for (;;)
+        pause();
+}
+
+static pid_t
+start_writer(bool loop)
+{
+    const char *path = device(loop);
+    int to[2], from[2];
+    pid_t child;
+
+    assert_int_equal(pipe2(to, O_CLOEXEC) | pipe2(from, O_CLOEXEC), 0);
+    child = fork();
+    if (child == 0)
+        write_and_wait(path, to[0], from[1]);
+    close(to[0]);
+    close(from[1]);
+    hear(from[0]);
+    tell("hold\n");
+    say(to[1]);
+    hear(from[0]);
+    close(to[1]);
+    close(from[0]);
+    wait_until(tell("held\n") > 0);
+    return child;
+}
+
+static void
+lock_outlives_a_killed_process(bool loop)
+{
+    pid_t child = start_writer(loop);
+
+    assert_false(lock_is_free());
+    assert_int_equal(kill(child, SIGKILL), 0);
+    if (loop) /* with a worker in the kernel it ends only with the write */
+        assert_int_equal(waitpid(child, NULL, 0), child);
+    for (int i = 0; i < 30; i++) {
+        assert_false(lock_is_free());
+        usleep(10000);
+    }
+    tell("go\n");
+    if (!loop)
+        assert_int_equal(waitpid(child, NULL, 0), child);
+    wait_until(lock_is_free());
+    assert_int_equal(byte_at(8192), 0xAB);
+}
+
+static void
+test_lock_outlives_a_killed_process_file(void **state)
+{
+    (void)state;
+    lock_outlives_a_killed_process(false);
+}
+
+static void
+test_lock_outlives_a_killed_process_loop(void **state)
+{
+    (void)state;
+    lock_outlives_a_killed_process(true);
+}
+
+#define test(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        test(test_abandoned_write_keeps_its_data_file),
+        test(test_abandoned_write_keeps_its_data_loop),
+        test(test_orphan_ends_while_its_owner_sleeps_file),
+        test(test_orphan_ends_while_its_owner_sleeps_loop),
+        test(test_owner_gets_what_it_did_not_abandon_file),
+        test(test_owner_gets_what_it_did_not_abandon_loop),
+        test(test_lun_is_destroyed_in_time_file),
+        test(test_lun_is_destroyed_in_time_loop),
+        test(test_thread_can_exit_file),
+        test(test_thread_can_exit_loop),
+        test(test_unsent_writes_are_never_sent),
+        test(test_zeroes_stop_when_abandoned),
+        test(test_zeroes_are_written_where_fallocate_is_refused),
+        test(test_extents_are_all_data_where_nobody_knows),
+        test(test_registering_waits_for_orphans),
+        test(test_release_keeps_the_lock_for_orphans),
+        test(test_lock_outlives_a_killed_process_file),
+        test(test_lock_outlives_a_killed_process_loop),
+    };
+
+    signal(SIGPIPE, SIG_IGN);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
