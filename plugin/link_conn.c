@@ -80,8 +80,8 @@ fail_nbd(struct link *k)
         char text[LINK_TEXT_MAX];
 
         snprintf(text, sizeof text,
-                 "%s (the peer's certificate must be of our CA, in date, "
-                 "not revoked, and carry the address %s)",
+                 "%s (the peer's certificate must be of our CA, neither "
+                 "expired nor revoked, and carry the address %s)",
                  why, k->opt.address);
         return fail(k, text);
     }

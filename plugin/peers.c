@@ -19,6 +19,18 @@
 
 #define LINKS_MAX 16
 
+/* NBD proto.md, "Transmission flags" */
+#define NBD_FLAG_SEND_TRIM (1u << 5)
+
+/* NBD proto.md, "Transmission flags" */
+#define NBD_READ_ONLY   0x0002u
+#define NBD_SEND_TRIM   0x0020u
+#define NBD_SEND_ZEROES 0x0040u
+
+/* What an NBD server takes that does not tell: proto.md, "Block size
+ * constraints". */
+#define MAX_IO_UNTOLD (32u << 20)
+
 /* A parked connection whose NBD_OPT_INFO has been unanswered for this long is
  * not asked to serve: its peer, or the network to it, may just have died. */
 #define FRESH_MS 400
@@ -48,8 +60,9 @@ struct peers {
 struct session {
     struct peers *peers;
     struct peer *peer;
-    struct link *links[LINKS_MAX]; /* fixed while open */
+    struct link *links[LINKS_MAX]; /* fixed while open, as is limits */
     size_t nlinks;
+    struct session_limits limits;
     atomic_uint turn;
 };
 
@@ -167,6 +180,8 @@ link_problem(const struct link_status *st, const struct peers_lun *want,
         return "serves another LUN under this name";
     if (want->size != 0 && st->size != want->size)
         return "its LUN has another size";
+    if ((st->flags & NBD_READ_ONLY) && !want->readonly)
+        return "serves the LUN read-only";
     return NULL;
 }
 
@@ -360,9 +375,12 @@ format_go(const struct peers *p, const struct peers_request *rq, bool fence,
     return export_name_format(&name, buf);
 }
 
+/* errors: as link_go; -ESHUTDOWN interrupted; -ESTALE another size now */
 static int
-go(struct peers *p, struct link *k, const char *name, uint64_t deadline_ms)
+go(struct peers *p, struct link *k, const char *name,
+   const struct peers_request *rq)
 {
+    struct link_status st;
     bool stop;
     int r;
 
@@ -370,11 +388,17 @@ go(struct peers *p, struct link *k, const char *name, uint64_t deadline_ms)
     p->going = k;
     stop = atomic_load(&p->interrupted);
     pthread_mutex_unlock(&p->lock);
-    r = stop ? -ESHUTDOWN : link_go(k, name, deadline_ms);
+    r = stop ? -ESHUTDOWN : link_go(k, name, rq->deadline_ms);
     pthread_mutex_lock(&p->lock);
     p->going = NULL;
     pthread_mutex_unlock(&p->lock);
-    return r;
+    if (r < 0)
+        return r;
+    link_get_status(k, &st);
+    if (rq->size == 0 || st.size == rq->size)
+        return 0;
+    link_break(k);
+    return -ESTALE;
 }
 
 static void
@@ -395,6 +419,14 @@ say_why(struct link *k, int r, char *why, size_t len)
 static void
 take_link(struct peers *p, struct peer *peer, size_t i, struct session *s)
 {
+    struct session_limits *most = &s->limits;
+    struct link_status st;
+
+    link_get_status(peer->links[i], &st);
+    if (st.block_max != 0 && st.block_max < most->max_io)
+        most->max_io = st.block_max;
+    most->can_trim = most->can_trim && (st.flags & NBD_SEND_TRIM);
+    most->can_zero = most->can_zero && (st.flags & NBD_SEND_ZEROES);
     pthread_mutex_lock(&p->lock);
     s->links[s->nlinks++] = peer->links[i];
     peer->links[i] = NULL;
@@ -407,7 +439,7 @@ peers_open(struct peers *p, const struct peers_request *rq,
            struct session **out, char *why, size_t whylen)
 {
     struct peer *peer = &p->peers[rq->peer];
-    struct peers_lun want = {.size = 0};
+    struct peers_lun want = {.size = rq->size, .readonly = true};
     struct session *s = calloc(1, sizeof *s);
     char name[EXPORT_NAME_MAX + 1];
     int r, first = -ENOTCONN;
@@ -416,6 +448,7 @@ peers_open(struct peers *p, const struct peers_request *rq,
         return -ENOMEM;
     s->peers = p;
     s->peer = peer;
+    s->limits = (struct session_limits){MAX_IO_UNTOLD, true, true};
     snprintf(want.id, sizeof want.id, "%s", rq->id);
     snprintf(why, whylen, "no connection is ready");
     for (size_t i = 0; i < LINKS_MAX && s->nlinks < p->lun->connections; i++) {
@@ -429,7 +462,7 @@ peers_open(struct peers *p, const struct peers_request *rq,
             continue;
         r = format_go(p, rq, s->nlinks == 0, name);
         if (r == 0)
-            r = go(p, peer->links[i], name, rq->deadline_ms);
+            r = go(p, peer->links[i], name, rq);
         if (r == 0) {
             take_link(p, peer, i, s);
         } else if (s->nlinks == 0) {
@@ -457,13 +490,30 @@ peers_interrupt(struct peers *p)
     pthread_mutex_unlock(&p->lock);
 }
 
+const struct session_limits *
+session_limits(const struct session *s)
+{
+    return &s->limits;
+}
+
 int
 session_run(struct session *s, struct link_command *c, bool *sent)
 {
     unsigned turn =
         atomic_fetch_add_explicit(&s->turn, 1, memory_order_relaxed);
+    struct link *k = s->links[turn % s->nlinks];
 
-    return link_run(s->links[turn % s->nlinks], c, sent);
+    /* A peer whose LUN cannot trim does not offer it. */
+    if (c->op == LINK_TRIM) {
+        struct link_status st;
+
+        link_get_status(k, &st);
+        if (st.state == LINK_LIVE && !(st.flags & NBD_FLAG_SEND_TRIM)) {
+            *sent = false;
+            return -EOPNOTSUPP;
+        }
+    }
+    return link_run(k, c, sent);
 }
 
 bool

@@ -156,9 +156,9 @@ lab_up() {
 
 # lab_failed WHY - the lab itself is broken: say all that is known, and end.
 lab_failed() {
-    diag "$1"
+    fail "the lab works" "$1"
     lab_dump
-    echo "Bail out! the lab failed: $1"
+    tap_end
     exit 1
 }
 
@@ -380,7 +380,9 @@ NFT
 san_lun() {
     truncate -s "${2-$LAB_LUN_SIZE}" "$LAB_DIR/lun$1"
     tgt --op new --mode logicalunit --tid 1 --lun "$1" --bstype rdwr \
-        --bsoflags direct -b "$LAB_DIR/lun$1"
+        --bsoflags direct -b "$LAB_DIR/lun$1" &&
+        tgt --op update --mode logicalunit --tid 1 --lun "$1" \
+            --params thin_provisioning=1
 }
 
 # lun_device N - the device string of a LUN, as every host reaches it.
