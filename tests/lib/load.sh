@@ -64,11 +64,14 @@ load_stall() {
 }
 
 # expect_stall HOST WINDOW LIMIT_MS - closes the window; a check of its stall.
+# Times are judged in the demo and the benchmarks; on a loaded machine a script
+# forgives LAB_SLACK (4) times the limit, which still tells a stall from a hang.
 expect_stall() {
     local begun
     begun=$(load_value "$1" "$2" ms)
     [[ -n $begun ]] || load_mark "$1" "after-$2"
-    at_most "longest stall of $1 during $2" "$(load_stall "$1" "$2")" "$3"
+    at_most "longest stall of $1 during $2" "$(load_stall "$1" "$2")" \
+        "$(($3 * ${LAB_SLACK:-4}))"
 }
 
 # expect_io HOST MS - a check: something is answered that was not before.
