@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Two slots in a file: "detour-state SEQUENCE CRC32\n", JSON, zero bytes. */
+/* Two slots in a file: "detour-state SEQUENCE CRC32\n", JSON, zero bytes.
+ *
+ * The file gets its name when it is complete and on disk.  From then on one
+ * of its slots is good whatever happens, so that a file without a good one is
+ * damaged: what was under way must not be forgotten. */
 #include "plugin/state.h"
 
 #include <errno.h>
@@ -98,33 +102,27 @@ parse_slot(const char *slot, uint64_t *sequence, struct state *s)
     return crc32(body, len) == crc && from_json(body, len, s);
 }
 
-/* 1: read, 0: a new file, -1: damaged. */
-static int
+/* The newer good slot; false: there is none. */
+static bool
 load(struct state_file *f, struct state *s)
 {
-    char slots[2 * SLOT + 1] = {0};
-    ssize_t n = pread(f->fd, slots, 2 * SLOT, 0);
-    bool blank = true;
-    int found = 0;
+    bool found = false;
 
-    if (n < 0)
-        return -1;
     for (int i = 0; i < 2; i++) {
-        char one[SLOT + 1] = {0};
-        struct state t;
+        char slot[SLOT + 1] = {0};
+        struct state t = {0};
         uint64_t sequence;
 
-        memset(&t, 0, sizeof t);
-        memcpy(one, slots + i * SLOT, SLOT);
-        blank = blank && one[0] == '\0';
-        if (parse_slot(one, &sequence, &t) &&
-            (!found || sequence > f->sequence)) {
+        if (pread(f->fd, slot, SLOT, (off_t)i * SLOT) != SLOT ||
+            !parse_slot(slot, &sequence, &t))
+            continue;
+        if (!found || sequence > f->sequence) {
             *s = t;
             f->sequence = sequence;
-            found = 1;
+            found = true;
         }
     }
-    return found ? 1 : blank ? 0 : -1;
+    return found;
 }
 
 static int
@@ -139,35 +137,74 @@ sync_folder(const char *folder)
     return r;
 }
 
-/* Open, lock, and allocate both slots.  errno tells what failed. */
+static int
+write_slot(int fd, const struct state *s, uint64_t sequence)
+{
+    char slot[SLOT] = {0};
+    json_t *o = to_json(s);
+    char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
+    int n, e = 0;
+
+    json_decref(o);
+    if (!text)
+        return -ENOMEM;
+    n = snprintf(slot, sizeof slot,
+                 "detour-state %" PRIu64 " %08" PRIx32 "\n%s", sequence,
+                 crc32(text, strlen(text)), text);
+    free(text);
+    if (n < 0 || n >= SLOT)
+        return -EOVERFLOW;
+    errno = 0;
+    if (pwrite(fd, slot, SLOT, (off_t)(sequence % 2) * SLOT) != SLOT ||
+        fdatasync(fd) < 0)
+        e = errno ? -errno : -EIO;
+    return e;
+}
+
+/* Make path, with both slots filled.  That it is there already is fine. */
+static int
+create(const char *path, const char *folder)
+{
+    const struct state nothing = {0};
+    char draft[PATH_MAX];
+    int fd, e;
+
+    if (snprintf(draft, sizeof draft, "%s.XXXXXX", path) >= (int)sizeof draft)
+        return -ENAMETOOLONG;
+    fd = mkostemp(draft, O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    e = write_slot(fd, &nothing, 0);
+    if (e == 0)
+        e = write_slot(fd, &nothing, 1);
+    if (e == 0 && (fsync(fd) < 0 || (link(draft, path) < 0 && errno != EEXIST)))
+        e = -errno;
+    unlink(draft);
+    close(fd);
+    if (e == 0 && sync_folder(folder) < 0)
+        e = -errno;
+    return e;
+}
+
+/* A descriptor, or -errno. */
 static int
 open_locked(const char *path, const char *folder)
 {
-    struct stat st;
-    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600), e;
+    int fd = open(path, O_RDWR | O_CLOEXEC), e;
 
+    if (fd < 0 && errno == ENOENT) {
+        e = create(path, folder);
+        if (e < 0)
+            return e;
+        fd = open(path, O_RDWR | O_CLOEXEC);
+    }
     if (fd < 0)
-        return -1;
-    if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
-        errno = errno == EWOULDBLOCK ? EBUSY : errno;
-        goto fail;
-    }
-    if (fstat(fd, &st) < 0)
-        goto fail;
-    if (st.st_size < 2 * SLOT) {
-        static const char zeroes[2 * SLOT];
-
-        if (pwrite(fd, zeroes, sizeof zeroes, 0) != sizeof zeroes ||
-            fsync(fd) < 0 || sync_folder(folder) < 0)
-            goto fail;
-    }
-    return fd;
-
-fail:
-    e = errno;
+        return -errno;
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+        return fd;
+    e = errno == EWOULDBLOCK ? -EBUSY : -errno;
     close(fd);
-    errno = e;
-    return -1;
+    return e;
 }
 
 struct state_file *
@@ -183,26 +220,22 @@ state_open(const char *statedir, const char *lun, const char *client,
         return NULL;
     snprintf(path, sizeof path, "%s/%s.%s", statedir, lun, client);
     f->fd = open_locked(path, statedir);
-    if (f->fd < 0) {
-        e = errno;
+    e = f->fd < 0 ? -f->fd : load(f, s) ? 0 : EINVAL;
+    if (e == 0)
+        return f;
+    if (e == EBUSY)
         snprintf(err, errlen,
-                 e == EBUSY ? "%s: another process serves LUN %s as client %s: "
-                              "give each process a client=NAME of its own"
-                            : "%s: cannot open the state of LUN %s, client %s",
+                 "%s: another process serves LUN %s as client %s: give each "
+                 "process a client=NAME of its own",
                  path, lun, client);
-        goto fail;
-    }
-    if (load(f, s) < 0) {
-        e = EINVAL;
+    else if (e == EINVAL)
         snprintf(err, errlen,
                  "%s: the saved state is damaged; remove the file only when "
                  "no write of this client can be under way any more",
                  path);
-        goto fail;
-    }
-    return f;
-
-fail:
+    else
+        snprintf(err, errlen, "%s: cannot open the saved state: %s", path,
+                 strerror(e));
     state_close(f);
     errno = e;
     return NULL;
@@ -211,32 +244,11 @@ fail:
 int
 state_save(struct state_file *f, const struct state *s)
 {
-    char slot[SLOT] = {0};
-    json_t *o = to_json(s);
-    char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
-    off_t place = (off_t)((f->sequence + 1) % 2) * SLOT;
-    int n, r = -ENOMEM;
+    int e = write_slot(f->fd, s, f->sequence + 1);
 
-    if (!text)
-        goto out;
-    n = snprintf(slot, sizeof slot,
-                 "detour-state %" PRIu64 " %08" PRIx32 "\n%s", f->sequence + 1,
-                 crc32(text, strlen(text)), text);
-    r = -EOVERFLOW;
-    if (n < 0 || n >= SLOT)
-        goto out;
-    r = -EIO;
-    errno = 0;
-    if (pwrite(f->fd, slot, SLOT, place) != SLOT || fdatasync(f->fd) < 0) {
-        r = errno ? -errno : -EIO;
-        goto out;
-    }
-    f->sequence++;
-    r = 0;
-out:
-    free(text);
-    json_decref(o);
-    return r;
+    if (e == 0)
+        f->sequence++;
+    return e;
 }
 
 void

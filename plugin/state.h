@@ -33,7 +33,7 @@ struct state_file;
  * older slot.  The file is locked for this process.
  *
  * errors:  NULL, errno and a message in err: EBUSY another process has it
- *          locked; EINVAL both slots are damaged; else of open(2)
+ *          locked; EINVAL both slots are damaged; else of the file system
  * owns:    ended with state_close
  */
 struct state_file *state_open(const char *statedir, const char *lun,
