@@ -22,6 +22,7 @@ struct session;
 struct peers_lun {
     char id[LUN_ID_MAX]; /* "": not known, so that nobody can be asked */
     uint64_t size;       /* bytes; 0: not known */
+    bool readonly;       /* reading is enough */
 };
 
 /* peers_create - park connections to the first standby_peers peers that
@@ -66,6 +67,7 @@ struct peers_request {
     int peer;
     uint64_t generation;
     const char *id;
+    uint64_t size; /* of the LUN; 0: not known */
     const struct config_host *fence[EXPORT_FENCE_MAX];
     size_t nfence;
     uint64_t deadline_ms;
@@ -82,6 +84,15 @@ int peers_open(struct peers *p, const struct peers_request *rq,
 /* peers_interrupt - make a peers_open that waits fail now; it fails for ever
  * after.  threads: any */
 void peers_interrupt(struct peers *p);
+
+/* What the peer's export can do: the least of the session's connections. */
+struct session_limits {
+    uint32_t max_io; /* bytes of a READ or WRITE */
+    bool can_trim, can_zero;
+};
+
+/* session_limits - lent until session_close. */
+const struct session_limits *session_limits(const struct session *s);
 
 /* session_run - link_run on one of the session's connections.
  * threads: many at once, until session_close */

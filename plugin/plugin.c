@@ -21,6 +21,7 @@
 #include "common/config.h"
 #include "common/log.h"
 #include "health/control.h"
+#include "lun/error.h"
 #include "plugin/request.h"
 #include "plugin/router.h"
 
@@ -298,6 +299,15 @@ detour_open(int readonly)
     return NBDKIT_HANDLE_NOT_NEEDED;
 }
 
+/* The calling thread may be the one that made requests (nbdkit -t 1), and is
+ * not waited for before cleanup. */
+static void
+detour_close(void *handle)
+{
+    (void)handle;
+    request_thread_end();
+}
+
 static int
 get_lun(struct router_lun *l)
 {
@@ -386,6 +396,15 @@ op_name(enum lun_op op)
     return names[op];
 }
 
+/* nbdkit would make EINVAL of errors that NBD has no word for. */
+static int
+wire_errno(int e)
+{
+    return lun_error_class(-e) == LUN_CLASS_LUN && e != ENOSPC && e != EDQUOT
+               ? EIO
+               : e;
+}
+
 static int
 run(const struct request *q)
 {
@@ -393,10 +412,14 @@ run(const struct request *q)
 
     if (e == 0)
         return 0;
+    if (e == -EOPNOTSUPP && q->op == LUN_ZERO) { /* nbdkit writes zeroes */
+        nbdkit_set_error(EOPNOTSUPP);
+        return -1;
+    }
     nbdkit_error("lun %s: %s of %llu bytes at %llu: %s", lun->name,
                  op_name(q->op), (unsigned long long)q->count,
                  (unsigned long long)q->offset, strerror(-e));
-    nbdkit_set_error(-e);
+    nbdkit_set_error(wire_errno(-e));
     return -1;
 }
 
@@ -468,8 +491,7 @@ detour_extents(void *handle, uint32_t count, uint64_t offset, uint32_t flags,
 {
     struct lun_extent ext[EXTENTS_MAX];
     int n = request_extents(router, offset, count, ext,
-                            (flags & NBDKIT_FLAG_REQ_ONE) ? 1 : EXTENTS_MAX,
-                            lun->timers.queue_limit);
+                            (flags & NBDKIT_FLAG_REQ_ONE) ? 1 : EXTENTS_MAX);
 
     (void)handle;
     if (n < 0) {
@@ -504,6 +526,7 @@ static struct nbdkit_plugin plugin = {
     .after_fork = detour_after_fork,
     .cleanup = detour_cleanup,
     .open = detour_open,
+    .close = detour_close,
     .get_size = detour_get_size,
     .block_size = detour_block_size,
     .can_write = detour_can_write,

@@ -16,6 +16,18 @@
 #include "plugin/link.h"
 #include "plugin/peers.h"
 
+/* An EIO of our own paths may be the LUN's word or that of paths that die.  A
+ * peer would tell them apart: its proxy answers with nothing but the LUN's own
+ * errors.  Without a peer it is believed after this many tries, each of them
+ * on a route that was opened anew, which a probe that succeeded goes before. */
+#define DOUBTS_MAX 5
+
+#define EXTENTS_MS 500 /* then a range counts as allocated */
+
+/* What came of one piece on our own paths, where it is no error. */
+#define NOT_BEGUN 1 /* the route is being left */
+#define ABANDONED 2 /* the same, and it may still take effect */
+
 /* What came of one try. */
 enum outcome {
     ANSWERED, /* the VM gets r->answer */
@@ -27,10 +39,7 @@ struct attempt {
     const struct request *q;
     struct gate_request rq;
     int answer;
-    /* An error that may be the path's or the LUN's: the same one on two
-     * routes is the LUN's. */
-    int doubt;
-    uint64_t doubt_serial;
+    unsigned doubts; /* how often our own paths said EIO, or the like */
 };
 
 static pthread_key_t queue_key;
@@ -50,9 +59,17 @@ request_thread_init(void)
 void
 request_thread_fini(void)
 {
-    drop_queue(pthread_getspecific(queue_key));
-    pthread_setspecific(queue_key, NULL);
+    request_thread_end();
     pthread_key_delete(queue_key);
+}
+
+void
+request_thread_end(void)
+{
+    struct lun_queue *q = pthread_getspecific(queue_key);
+
+    pthread_setspecific(queue_key, NULL);
+    drop_queue(q);
 }
 
 static struct lun_queue *
@@ -96,11 +113,10 @@ wait_local(struct gate *g, struct lun_queue *queue)
     return true;
 }
 
-/* One piece; 1: abandoned or not begun since the route is being left, else
- * 0 or -errno. */
+/* 0, -errno, NOT_BEGUN or ABANDONED. */
 static int
 run_piece(struct attempt *a, struct lun_queue *queue, uint64_t done,
-          uint64_t count, bool *begun)
+          uint64_t count)
 {
     const struct request *q = a->q;
     struct gate *g = router_gate(a->router);
@@ -119,13 +135,12 @@ run_piece(struct attempt *a, struct lun_queue *queue, uint64_t done,
         memcpy(io->data, q->data + done, count);
     if (!gate_wait_on(g, &a->rq, queue)) {
         lun_io_put(io);
-        return 1;
+        return NOT_BEGUN;
     }
-    *begun = true;
     lun_submit(queue, io);
     if (!wait_local(g, queue)) {
         lun_abandon(io);
-        return 1;
+        return ABANDONED;
     }
     e = io->error;
     if (e == 0 && q->op == LUN_READ)
@@ -135,7 +150,7 @@ run_piece(struct attempt *a, struct lun_queue *queue, uint64_t done,
 }
 
 static int
-run_pieces(struct attempt *a, struct lun_queue *queue, bool *begun)
+run_pieces(struct attempt *a, struct lun_queue *queue)
 {
     struct lun_status st;
     uint64_t most = a->q->count, n;
@@ -145,10 +160,10 @@ run_pieces(struct attempt *a, struct lun_queue *queue, bool *begun)
     if (st.max_io != 0 && most > st.max_io)
         most = st.max_io;
     if (a->q->count == 0)
-        return run_piece(a, queue, 0, 0, begun);
+        return run_piece(a, queue, 0, 0);
     for (uint64_t done = 0; e == 0 && done < a->q->count; done += n) {
         n = a->q->count - done < most ? a->q->count - done : most;
-        e = run_piece(a, queue, done, n, begun);
+        e = run_piece(a, queue, done, n);
     }
     return e;
 }
@@ -160,7 +175,7 @@ answer(struct attempt *a, int e)
     return ANSWERED;
 }
 
-/* May this error be the LUN's own as well as the path's? */
+/* May this error of the class "path" be the LUN's own as well? */
 static bool
 doubtful(int e)
 {
@@ -170,6 +185,7 @@ doubtful(int e)
     case -ENODEV:
     case -ENXIO:
     case -EAGAIN:
+    case -EBUSY:
     case -ESTALE:
     case -ENOTCONN:
     case -ENOMEM:
@@ -177,19 +193,6 @@ doubtful(int e)
     default:
         return true;
     }
-}
-
-/* Was the same doubtful error met on another route before? */
-static bool
-confirmed(struct attempt *a, int e)
-{
-    if (!doubtful(e))
-        return false;
-    if (a->doubt == e && a->doubt_serial != a->rq.route.serial)
-        return true;
-    a->doubt = e;
-    a->doubt_serial = a->rq.route.serial;
-    return false;
 }
 
 static enum outcome
@@ -213,9 +216,10 @@ judge_local(struct attempt *a, int e)
         break;
     }
     gate_leave(g, &a->rq, a->rq.writes);
-    if (confirmed(a, e))
-        return answer(a, -EIO);
+    /* The route is left in any case: what failed may still take effect. */
     router_report_error(a->router, ROUTE_EV_LOCAL_ERROR, serial, e);
+    if (doubtful(e) && ++a->doubts == DOUBTS_MAX)
+        return answer(a, -EIO);
     return AGAIN;
 }
 
@@ -224,52 +228,57 @@ run_local(struct attempt *a)
 {
     struct gate *g = router_gate(a->router);
     struct lun_queue *queue = thread_queue(a->router);
-    bool begun = false;
     int e;
 
     if (!queue) {
         gate_leave(g, &a->rq, false);
         return answer(a, -ENOMEM);
     }
-    e = run_pieces(a, queue, &begun);
-    if (e != 1)
+    e = run_pieces(a, queue);
+    if (e <= 0)
         return judge_local(a, e);
-    /* Abandoned: nobody may interrupt the queue while it goes. */
+    /* Nobody may interrupt the queue while it goes. */
     gate_wait_on(g, &a->rq, NULL);
-    forget_queue(queue);
-    gate_leave(g, &a->rq, begun && a->rq.writes);
+    if (e == ABANDONED)
+        forget_queue(queue);
+    gate_leave(g, &a->rq, e == ABANDONED && a->rq.writes);
     return AGAIN;
 }
 
 /* ---- through a peer ---------------------------------------------------- */
 
+/* Nothing but -ENOTCONN leaves it open whether the LUN was changed. */
 static enum outcome
 judge_peer(struct attempt *a, int e, bool sent)
 {
     struct gate *g = router_gate(a->router);
     uint64_t serial = a->rq.route.serial;
-    bool dirty = sent && a->rq.writes;
 
+    gate_leave(g, &a->rq, e == -ENOTCONN && sent && a->rq.writes);
     switch (e) {
     case -ENOTCONN:
-        gate_leave(g, &a->rq, dirty);
         router_report_error(a->router, ROUTE_EV_PEER_LOST, serial, e);
         return AGAIN;
     case -ESHUTDOWN:
-        gate_leave(g, &a->rq, false);
         router_report_error(a->router, ROUTE_EV_PEER_DRAINS, serial, e);
         return AGAIN;
-    case -EIO:
     case -ENOMEM:
-        gate_leave(g, &a->rq, dirty);
-        if (confirmed(a, e))
-            return answer(a, e);
         router_report_error(a->router, ROUTE_EV_PEER_ERROR, serial, e);
         return AGAIN;
-    default:
-        gate_leave(g, &a->rq, false);
+    default: /* of the LUN or the request: its proxy answers no others */
         return answer(a, e);
     }
+}
+
+/* Which errno says that the peer cannot do it; 0: it can. */
+static int
+lacking(const struct session_limits *most, enum lun_op op)
+{
+    bool can = op == LUN_TRIM   ? most->can_trim
+               : op == LUN_ZERO ? most->can_zero
+                                : true;
+
+    return can ? 0 : -EOPNOTSUPP;
 }
 
 static enum outcome
@@ -280,17 +289,29 @@ run_peer(struct attempt *a)
         [LUN_FLUSH] = LINK_FLUSH, [LUN_TRIM] = LINK_TRIM,
         [LUN_ZERO] = LINK_ZERO,
     };
+    const struct request *q = a->q;
+    struct session *session = a->rq.route.session;
+    const struct session_limits *most = session_limits(session);
     struct link_command c = {
-        .op = ops[a->q->op],
-        .flags = ((a->q->flags & LUN_FUA) ? LINK_FUA : 0) |
-                 ((a->q->flags & LUN_NO_HOLE) ? LINK_NO_HOLE : 0),
-        .offset = a->q->offset,
-        .count = a->q->count,
-        .data = a->q->data,
+        .op = ops[q->op],
+        .flags = ((q->flags & LUN_FUA) ? LINK_FUA : 0) |
+                 ((q->flags & LUN_NO_HOLE) ? LINK_NO_HOLE : 0),
     };
+    uint64_t done = 0;
     bool sent = false;
-    int e = session_run(a->rq.route.session, &c, &sent);
+    int e = lacking(most, q->op);
 
+    while (e == 0) {
+        c.offset = q->offset + done;
+        c.count = q->count - done;
+        c.data = has_data(q) ? q->data + done : NULL;
+        if (has_data(q) && c.count > most->max_io)
+            c.count = most->max_io;
+        e = session_run(session, &c, &sent);
+        done += c.count;
+        if (done >= q->count)
+            break;
+    }
     return judge_peer(a, e, sent);
 }
 
@@ -367,19 +388,20 @@ extents_of_peer(struct session *s, uint64_t offset, uint64_t count,
 
 int
 request_extents(struct router *r, uint64_t offset, uint64_t count,
-                struct lun_extent *extents, size_t max, unsigned limit_ms)
+                struct lun_extent *extents, size_t max)
 {
     struct gate_request rq = {.offset = offset, .count = count};
     struct gate *g = router_gate(r);
-    int n = gate_enter(g, &rq, limit_ms);
+    int n = gate_enter(g, &rq, 1);
 
-    if (n == 0) {
-        n = rq.route.where == GATE_LOCAL
-                ? lun_extents(router_own_lun(r), offset, count, extents, max,
-                              clock_ms() + 500)
-                : extents_of_peer(rq.route.session, offset, count, extents,
-                                  max);
+    if (n == 0 && rq.route.where == GATE_PEER) {
+        n = extents_of_peer(rq.route.session, offset, count, extents, max);
         gate_leave(g, &rq, false);
+    } else if (n == 0) {
+        /* Not inside: it changes nothing, and nobody can interrupt it. */
+        gate_leave(g, &rq, false);
+        n = lun_extents(router_own_lun(r), offset, count, extents, max,
+                        clock_ms() + EXTENTS_MS);
     }
     gate_finish(g, &rq);
     if (n == -ESHUTDOWN || n > 0)

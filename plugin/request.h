@@ -21,8 +21,8 @@ struct request {
  *
  * limit_ms: how long it may be held without a route; 0: for ever
  *
- * errors:  -errno as the LUN answered (DESIGN.md section 8: the same answer
- *          on two routes, or one that cannot be a path's); -EINVAL
+ * errors:  -errno as the LUN answered (DESIGN.md section 8: one that cannot
+ *          be a path's, or -EIO of our own paths again and again); -EINVAL
  *          misaligned or out of range; -EIO held too long; -ESHUTDOWN
  * owns:    q and its data stay the caller's and are never touched after the
  *          return
@@ -35,11 +35,14 @@ int request_run(struct router *r, const struct request *q, unsigned limit_ms);
  * Never waits for a route and never fails because of one: where nothing can
  * be told, the range is allocated. */
 int request_extents(struct router *r, uint64_t offset, uint64_t count,
-                    struct lun_extent *extents, size_t max, unsigned limit_ms);
+                    struct lun_extent *extents, size_t max);
 
 /* request_thread_init, request_thread_fini - once for the process, before
  * the first and after the last request. */
 int request_thread_init(void);
 void request_thread_fini(void);
+
+/* request_thread_end - the calling thread has no more requests for now. */
+void request_thread_end(void);
 
 #endif
