@@ -1,19 +1,28 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* The route's decisions: no I/O, no clock, no thread.
  *
- * phase       event                        guard              next, action
- * ----------  ---------------------------  -----------------  --------------
- * QUEUEING    tick                         see next_route()   OPENING,
- * RETURNING OPENING     opened REDIRECTED refused                      see
- * next_route()   OPENING, RETURNING, QUEUEING REDIRECTED  peer lost, drains,
- * error                        as QUEUEING, but the same peer first tick
- * may_return()       RETURNING order to redirect            another peer
- * OPENING order to return              own paths usable   RETURNING RETURNING
- * home                                            LOCAL home failed see
- * next_route()   as refused LOCAL       path error as QUEUEING tick lost as
- * QUEUEING tick                         fenced             RETURNING fenced
- * RETURNING order to redirect            a peer is ready    OPENING
+ *  phase       event                guard             next
+ *  ----------  -------------------  ----------------  ------------------------
+ *  QUEUEING    tick, any order      next_route()      OPENING, RETURNING
+ *  OPENING     opened                                 REDIRECTED
+ *              refused              next_route()      OPENING (another peer),
+ *                                                     RETURNING, QUEUEING
+ *  REDIRECTED  peer lost            next_route()      as refused, the same
+ *                                                     peer first
+ *              peer drains, failed  next_route()      as refused, the same
+ *                                                     peer in the next round
+ *              tick                 may_return()      RETURNING
+ *              order to redirect    another is ready  OPENING
+ *              order to return      may_go_home()     RETURNING
+ *  RETURNING   home                                   LOCAL
+ *              home failed          next_route()      as refused
+ *  LOCAL       path error           next_route()      as refused, home in the
+ *                                                     next round
+ *              tick                 paths are lost    the same
+ *              tick, fenced         fenced            RETURNING
+ *              order to redirect    a peer is ready   OPENING
  *
+ * OPENING has the action ROUTE_DO_OPEN, RETURNING ROUTE_DO_HOME.
  * Whatever is not listed changes nothing: results of actions cannot come in
  * other phases, and reports about a route that was left are late.
  */
@@ -91,6 +100,11 @@ static enum route_do
 go_home(struct route *r, const char *why, uint64_t now_ms)
 {
     r->tried_home = true;
+    r->quiet = r->phase == ROUTE_REDIRECTED;
+    /* To our own paths from our own paths: they work again, so that what is
+     * still under way there may finish. */
+    if (r->served_by == ROUTE_SELF)
+        r->leave_clean = true;
     return enter(r, ROUTE_RETURNING, why, ROUTE_DO_HOME, now_ms);
 }
 
@@ -178,11 +192,23 @@ next_route(struct route *r, const struct route_options *opt,
         return open_peer(r, peer, why, now_ms);
     if (home_possible(r, opt, view))
         return go_home(r, why, now_ms);
-    r->retry_at_ms = now_ms + opt->retry_ms;
+    /* Not with each tick: under a stream of news the next round would never
+     * begin. */
+    if (r->phase != ROUTE_QUEUEING || now_ms >= r->retry_at_ms)
+        r->retry_at_ms = now_ms + opt->retry_ms;
     r->peer = ROUTE_SELF;
     /* The first reason is the one to tell, not that of the last refusal. */
     return enter(r, ROUTE_QUEUEING, r->phase == ROUTE_QUEUEING ? NULL : why,
                  ROUTE_DO_NOTHING, now_ms);
+}
+
+static void
+slow_down(struct route *r, const struct route_options *opt)
+{
+    if (r->hold_down_ms * 2 < opt->failback_max_ms)
+        r->hold_down_ms *= 2;
+    else
+        r->hold_down_ms = opt->failback_max_ms;
 }
 
 /* Our own paths failed: if soon after a return, be slower to return again. */
@@ -193,10 +219,8 @@ damp(struct route *r, const struct route_options *opt, uint64_t now_ms)
         return;
     if (now_ms - r->home_ms >= opt->failback_max_ms)
         r->hold_down_ms = opt->failback_after_ms;
-    else if (r->hold_down_ms * 2 < opt->failback_max_ms)
-        r->hold_down_ms *= 2;
     else
-        r->hold_down_ms = opt->failback_max_ms;
+        slow_down(r, opt);
 }
 
 static enum route_do
@@ -205,6 +229,8 @@ leave_local(struct route *r, const struct route_options *opt,
 {
     damp(r, opt, now_ms);
     begin_round(r);
+    /* That our paths work is older news than this error. */
+    r->tried_home = view->local_usable;
     r->leave_clean = false;
     return next_route(r, opt, view, why, false, now_ms);
 }
@@ -226,21 +252,27 @@ order_redirect(struct route *r, const struct route_options *opt,
                const struct route_view *view, const struct route_event *ev,
                uint64_t now_ms)
 {
+    bool there = r->phase == ROUTE_REDIRECTED;
     int peer;
 
-    r->manual = true;
     r->wanted = ev->peer;
-    if (r->phase == ROUTE_REDIRECTED &&
-        (ev->peer == ROUTE_SELF || ev->peer == r->peer))
+    r->manual = r->manual || there;
+    if (there && (ev->peer == ROUTE_SELF || ev->peer == r->peer))
         return ROUTE_DO_NOTHING;
     begin_round(r);
     peer = choose_peer(r, opt, view);
-    if (peer == ROUTE_SELF) {
-        r->manual = false;
+    if (peer == ROUTE_SELF || (there && peer == r->peer))
         return ROUTE_DO_NOTHING;
-    }
+    r->manual = true;
     r->leave_clean = true;
     return open_peer(r, peer, ev->why, now_ms);
+}
+
+/* Would a return be short?  VMs wait while it is under way. */
+static bool
+may_go_home(const struct route_view *view)
+{
+    return view->local_usable && view->local_orphans == 0;
 }
 
 static enum route_do
@@ -249,20 +281,31 @@ order_return(struct route *r, const struct route_view *view,
 {
     r->manual = false;
     r->wanted = ROUTE_SELF;
-    if (r->phase != ROUTE_REDIRECTED || !view->local_usable)
+    if (!may_go_home(view))
         return ROUTE_DO_NOTHING;
     begin_round(r);
     r->leave_clean = true;
     return go_home(r, ev->why, now_ms);
 }
 
+/* The earliest moment of a return without an order. */
+static uint64_t
+return_ms(const struct route *r, const struct route_options *opt,
+          const struct route_view *view)
+{
+    uint64_t from = view->local_good_ms;
+
+    if (r->home_failed_ms > from)
+        from = r->home_failed_ms;
+    return from + route_hold_down_ms(r, opt);
+}
+
 static bool
 may_return(const struct route *r, const struct route_options *opt,
            const struct route_view *view, uint64_t now_ms)
 {
-    return !r->manual && view->local_usable && view->local_orphans == 0 &&
-           view->local_good_ms != 0 &&
-           now_ms - view->local_good_ms >= route_hold_down_ms(r, opt);
+    return !r->manual && may_go_home(view) && view->local_registered &&
+           view->local_good_ms != 0 && now_ms >= return_ms(r, opt, view);
 }
 
 /* Fenced while our paths work: register anew, with nothing under way. */
@@ -350,8 +393,8 @@ step_queueing(struct route *r, const struct route_options *opt,
     if (now_ms >= r->retry_at_ms)
         begin_round(r);
     return next_route(r, opt, view,
-                      r->changes == 0 ? NULL : "a way was found again", true,
-                      now_ms);
+                      r->changes == 0 ? NULL : "a way was found again",
+                      !r->manual, now_ms);
 }
 
 static void
@@ -395,7 +438,10 @@ step_returning(struct route *r, const struct route_options *opt,
         r->home_ms = now_ms;
         return enter(r, ROUTE_LOCAL, NULL, ROUTE_DO_NOTHING, now_ms);
     case ROUTE_EV_HOME_FAILED:
-        damp(r, opt, now_ms);
+        if (r->quiet) { /* the VMs were well where they were */
+            slow_down(r, opt);
+            r->home_failed_ms = now_ms;
+        }
         return next_route(r, opt, view, ev->why, false, now_ms);
     default:
         return ROUTE_DO_NOTHING;
@@ -446,9 +492,9 @@ route_next_ms(const struct route *r, const struct route_options *opt,
     case ROUTE_REDIRECTED:
         if (r->manual || view->local_good_ms == 0)
             return UINT64_MAX;
-        if (view->local_good_ms + route_hold_down_ms(r, opt) > now_ms)
-            return view->local_good_ms + route_hold_down_ms(r, opt);
-        return now_ms + opt->retry_ms; /* orphans keep us */
+        if (return_ms(r, opt, view) > now_ms)
+            return return_ms(r, opt, view);
+        return now_ms + opt->retry_ms; /* orphans keep us, or no key */
     default:
         return UINT64_MAX;
     }

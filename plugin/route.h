@@ -43,6 +43,7 @@ struct route_view {
     bool local_fenced;      /* our registration is gone */
     uint64_t local_good_ms; /* since when it has been usable; 0: it is not */
     unsigned local_orphans; /* writes of ours that have not come back */
+    bool local_registered;  /* we could write there at once */
     const struct route_peer *peers; /* options.npeers of them */
 };
 
@@ -96,7 +97,9 @@ struct route {
     bool tried_home;      /* in this round */
     uint64_t retry_at_ms; /* QUEUEING: when the next round begins */
     uint64_t hold_down_ms;
-    uint64_t home_ms; /* when LOCAL was last reached; 0: never */
+    uint64_t home_ms;        /* when LOCAL was last reached; 0: never */
+    uint64_t home_failed_ms; /* when a return last failed; 0: never */
+    bool quiet;              /* RETURNING: from a peer that served well */
     uint64_t started_ms;
     unsigned long changes; /* of phase */
 };

@@ -31,7 +31,12 @@
 #define REGISTER_MS 1000 /* one try to register; tried again while needed */
 #define RETRY_MS    500  /* between two rounds of asking everybody */
 #define ORPHANS_MS  200  /* for orphans, when everything else has ended */
-#define EVENTS_MAX  64
+#define CLOSING_MS  1000 /* for what is under way, once we are told to end */
+
+/* One order, one report for each opening of the gate (its sender holds the
+ * gate, so that there is no second one); between two looks at the events the
+ * router's thread opens at most three times. */
+#define EVENTS_MAX 8
 
 struct posted {
     enum route_event_kind kind;
@@ -66,6 +71,8 @@ struct router {
     pthread_cond_t enlist; /* the registrar */
     /* guarded by lock */
     bool changed, stopping, closing, want_registration;
+    uint64_t closing_ms;       /* when closing was set */
+    uint64_t register_next_ms; /* the registrar's next try */
     struct posted events[EVENTS_MAX];
     size_t nevents;
     struct route shown;    /* copy of route */
@@ -110,15 +117,15 @@ static void
 lun_news(void *opaque)
 {
     struct router *r = opaque;
-    struct monitor *m;
 
     pthread_mutex_lock(&r->lock);
-    m = r->monitor;
+    if (r->monitor) {
+        monitor_kick(r->monitor);
+    } else {
+        r->changed = true;
+        pthread_cond_signal(&r->wake);
+    }
     pthread_mutex_unlock(&r->lock);
-    if (m)
-        monitor_kick(m);
-    else
-        poke(r);
 }
 
 static uint64_t
@@ -129,20 +136,21 @@ oldest_local(void *opaque)
     return gate_oldest_ms(&r->gate);
 }
 
-/* Append an event; one that already waits is not told twice. */
+/* Append an event.  An order replaces the one that waits.  A report must not
+ * be lost: its sender has held the gate. */
 static void
 post(struct router *r, const struct posted *ev)
 {
+    size_t i = 0;
+
     pthread_mutex_lock(&r->lock);
-    for (size_t i = 0; i < r->nevents; i++) {
-        if (r->events[i].kind == ev->kind &&
-            r->events[i].serial == ev->serial && ev->serial != 0)
-            goto out;
-    }
-    if (r->nevents < EVENTS_MAX)
-        r->events[r->nevents++] = *ev;
+    while (i < r->nevents && r->events[i].serial != ev->serial)
+        i++;
+    if (i < EVENTS_MAX)
+        r->events[i] = *ev;
+    if (i == r->nevents && i < EVENTS_MAX)
+        r->nevents++;
     pthread_cond_signal(&r->wake);
-out:
     pthread_mutex_unlock(&r->lock);
 }
 
@@ -187,6 +195,8 @@ learn(struct router *r, const struct lun_status *st)
     bool news = false;
 
     pthread_mutex_lock(&r->lock);
+    if (st->known && !st->wrong_id)
+        r->want.readonly = r->opt.lun->readonly || st->readonly;
     if (st->known && !st->wrong_id &&
         (strcmp(st->id, r->want.id) != 0 || st->size != r->want.size)) {
         snprintf(r->want.id, sizeof r->want.id, "%s", st->id);
@@ -264,6 +274,45 @@ router_get_lun(struct router *r, struct router_lun *l, unsigned limit_ms)
 
 /* ---- leaving a route --------------------------------------------------- */
 
+static bool
+is_closing(struct router *r)
+{
+    bool closing;
+
+    pthread_mutex_lock(&r->lock);
+    closing = r->closing;
+    pthread_mutex_unlock(&r->lock);
+    return closing;
+}
+
+/* How long what is under way may take to finish. */
+static uint64_t
+drain_deadline_ms(struct router *r, uint64_t begun_ms)
+{
+    uint64_t deadline = begun_ms + r->opt.lun->timers.io_timeout, closing;
+
+    pthread_mutex_lock(&r->lock);
+    closing = r->closing_ms + CLOSING_MS;
+    if (r->closing && closing < deadline)
+        deadline = closing;
+    pthread_mutex_unlock(&r->lock);
+    return deadline;
+}
+
+static bool
+drain(struct router *r)
+{
+    uint64_t begun = clock_ms(), now = begun, until;
+
+    do {
+        until = drain_deadline_ms(r, begun);
+        if (gate_drain(&r->gate, until < now + 100 ? until : now + 100))
+            return true;
+        now = clock_ms();
+    } while (now < until);
+    return false;
+}
+
 /* Nobody is inside any more when this returns. */
 static void
 leave(struct router *r)
@@ -274,8 +323,7 @@ leave(struct router *r)
         return;
     gate_hold(&r->gate);
     if (r->route.leave_clean)
-        drained =
-            gate_drain(&r->gate, clock_ms() + r->opt.lun->timers.io_timeout);
+        drained = drain(r);
     while (!drained) {
         gate_cut(&r->gate);
         if (r->session)
@@ -336,42 +384,58 @@ failed(struct outcome *o, enum route_event_kind kind, const char *fmt, ...)
         (struct route_event){.kind = kind, .peer = ROUTE_SELF, .why = o->why};
 }
 
-static void
+/* errors: -E2BIG more suspects than an export's name holds */
+static int
 add_fences(struct router *r, struct peers_request *rq)
 {
     if (!r->route_opt.reservations)
-        return;
+        return 0;
     if (r->route.suspect_self)
         rq->fence[rq->nfence++] = r->opt.cfg->self;
     for (int i = 0; i < (int)peers_count(r->peers); i++) {
         /* Opening at a suspect drains it: it needs no naming. */
-        if (i != rq->peer && (r->route.suspect_peers & (UINT64_C(1) << i)) &&
-            rq->nfence < EXPORT_FENCE_MAX)
-            rq->fence[rq->nfence++] = peers_host(r->peers, i);
+        if (i == rq->peer || !(r->route.suspect_peers & (UINT64_C(1) << i)))
+            continue;
+        if (rq->nfence == EXPORT_FENCE_MAX)
+            return -E2BIG;
+        rq->fence[rq->nfence++] = peers_host(r->peers, i);
     }
+    return 0;
+}
+
+/* Leave the present route.  May the action that was decided go on?  Leaving
+ * has perhaps made orphans that the decision did not know of. */
+static bool
+leave_for(struct router *r, const struct route_view *before)
+{
+    struct route_view view = *before;
+    struct lun_status st;
+
+    leave(r);
+    lun_get_status(r->lun, &st);
+    view.local_orphans = st.orphans;
+    return route_still_right(&r->route, &r->route_opt, &view);
 }
 
 static void
 perform_open(struct router *r, const struct route_view *view, struct outcome *o)
 {
-    struct peers_request rq = {
-        .deadline_ms = clock_ms() + r->opt.lun->timers.open_timeout,
-    };
+    struct peers_request rq = {.peer = r->route.peer};
     char why[256] = "";
     int e;
 
-    leave(r);
-    rq.peer = r->route.peer;
     rq.generation = r->route.generation;
-    rq.id = r->want.id; /* written by this thread only */
-    if (!route_still_right(&r->route, &r->route_opt, view)) {
+    rq.id = r->want.id; /* these are written by this thread only */
+    rq.size = r->want.size;
+    if (!leave_for(r, view)) {
         failed(o, ROUTE_EV_REFUSED,
-               "writes are under way elsewhere and there "
-               "is no fence");
+               "writes are under way elsewhere and there is no fence");
         return;
     }
-    add_fences(r, &rq);
-    e = save(r, false, rq.peer);
+    rq.deadline_ms = clock_ms() + r->opt.lun->timers.open_timeout;
+    e = add_fences(r, &rq);
+    if (e == 0)
+        e = save(r, false, rq.peer);
     if (e == 0)
         e = peers_open(r->peers, &rq, &r->session, why, sizeof why);
     if (e < 0) {
@@ -398,7 +462,8 @@ register_now(struct router *r)
     int e;
 
     pthread_mutex_lock(&r->register_lock);
-    e = lun_register(r->lun, clock_ms() + REGISTER_MS);
+    e = is_closing(r) ? -ESHUTDOWN
+                      : lun_register(r->lun, clock_ms() + REGISTER_MS);
     pthread_mutex_unlock(&r->register_lock);
     return e;
 }
@@ -412,6 +477,8 @@ fence_suspects(struct router *r, const struct config_host **which)
         if (!(r->route.suspect_peers & (UINT64_C(1) << i)))
             continue;
         *which = peers_host(r->peers, i);
+        if (is_closing(r))
+            return -ESHUTDOWN;
         log_warning("lun %s: fencing host %s: it may hold writes of ours",
                     lun_name(r), (*which)->name);
         e = lun_fence(r->lun, (*which)->number, clock_ms() + REGISTER_MS);
@@ -428,11 +495,9 @@ perform_home(struct router *r, const struct route_view *view, struct outcome *o)
     struct lun_status st;
     int e;
 
-    leave(r);
-    if (!route_still_right(&r->route, &r->route_opt, view)) {
+    if (!leave_for(r, view)) {
         failed(o, ROUTE_EV_HOME_FAILED,
-               "writes are under way elsewhere and "
-               "there is no fence");
+               "writes are under way elsewhere and there is no fence");
         return;
     }
     e = register_now(r);
@@ -452,7 +517,6 @@ perform_home(struct router *r, const struct route_view *view, struct outcome *o)
         failed(o, ROUTE_EV_HOME_FAILED, "fenced again while coming home");
         return;
     }
-    route_left(&r->route, false);
     e = save(r, true, ROUTE_SELF);
     if (e < 0) {
         failed(o, ROUTE_EV_HOME_FAILED, "cannot save state: %s", strerror(-e));
@@ -480,6 +544,7 @@ look(struct router *r, struct route_view *view, struct route_peer *peers,
         .local_fenced = m->lun.registration == LUN_FENCED,
         .local_good_ms = m->verdict.good_ms,
         .local_orphans = m->lun.orphans,
+        .local_registered = m->lun.registration == LUN_REGISTERED,
         .peers = peers,
     };
 }
@@ -521,13 +586,16 @@ handle(struct router *r, const struct route_event *first,
         enum route_phase before = r->route.phase;
         enum route_do act =
             route_step(&r->route, &r->route_opt, view, &o.ev, clock_ms());
-        bool done = act == ROUTE_DO_NOTHING;
+        bool arrived =
+            o.ev.kind == ROUTE_EV_OPENED || o.ev.kind == ROUTE_EV_HOME;
 
         tell(r, before);
-        if (done && (o.ev.kind == ROUTE_EV_OPENED))
-            save(r, false, r->route.peer); /* the suspects are cleared */
+        if (route_holds(r->route.phase))
+            gate_hold(&r->gate);
         publish(r, view);
-        if (done)
+        if (arrived) /* the suspects are cleared: nobody need be fenced */
+            save(r, r->route.phase == ROUTE_LOCAL, r->route.peer);
+        if (act == ROUTE_DO_NOTHING || is_closing(r))
             return;
         if (act == ROUTE_DO_OPEN)
             perform_open(r, view, &o);
@@ -602,6 +670,7 @@ enlist_registrar(struct router *r, const struct route_view *view,
                 (m->lun.registration != LUN_REGISTERED || m->lun.orphans > 0);
 
     pthread_mutex_lock(&r->lock);
+    want = want && clock_ms() >= r->register_next_ms;
     r->want_registration = want;
     if (want)
         pthread_cond_signal(&r->enlist);
@@ -672,6 +741,24 @@ route_thread(void *opaque)
     return NULL;
 }
 
+/* Only while we are redirected: once the route goes home, writes may be under
+ * way, and a registration must not be made anew beneath them. */
+static int
+register_aside(struct router *r)
+{
+    bool wanted;
+    int e = -EAGAIN;
+
+    pthread_mutex_lock(&r->register_lock);
+    pthread_mutex_lock(&r->lock);
+    wanted = r->shown.phase == ROUTE_REDIRECTED && !r->closing;
+    pthread_mutex_unlock(&r->lock);
+    if (wanted)
+        e = lun_register(r->lun, clock_ms() + REGISTER_MS);
+    pthread_mutex_unlock(&r->register_lock);
+    return e;
+}
+
 static void *
 registrar_thread(void *opaque)
 {
@@ -688,12 +775,13 @@ registrar_thread(void *opaque)
         }
         r->want_registration = false;
         pthread_mutex_unlock(&r->lock);
-        e = register_now(r);
-        if (e != before)
+        e = register_aside(r);
+        if (e != before && e != -EAGAIN)
             log_info("lun %s: registering while redirected: %s", lun_name(r),
                      e ? strerror(-e) : "done");
         before = e;
         pthread_mutex_lock(&r->lock);
+        r->register_next_ms = clock_ms() + (e < 0 ? REGISTER_MS : 0);
     }
     pthread_mutex_unlock(&r->lock);
     return NULL;
@@ -741,6 +829,13 @@ router_return(struct router *r, char *err, size_t len)
     if (!verdict_usable(&m.verdict)) {
         snprintf(err, len, "the own paths of LUN %s are not usable: %s",
                  lun_name(r), m.verdict.reason);
+        return -EBUSY;
+    }
+    if (m.lun.orphans > 0) {
+        snprintf(err, len,
+                 "LUN %s: %u writes over own paths have not come "
+                 "back yet",
+                 lun_name(r), m.lun.orphans);
         return -EBUSY;
     }
     post(r, &ev);
@@ -881,6 +976,7 @@ inherit(struct router *r)
              r->state.id[0] ? r->state.id
                             : (r->opt.lun->wwid ? r->opt.lun->wwid : ""));
     r->want.size = r->state.size;
+    r->want.readonly = r->opt.lun->readonly;
     r->want_block_size = r->state.block_size;
     r->shown = r->route;
     r->outside = true;
@@ -987,6 +1083,7 @@ void
 router_close(struct router *r)
 {
     pthread_mutex_lock(&r->lock);
+    r->closing_ms = r->closing ? r->closing_ms : clock_ms();
     r->closing = true;
     pthread_cond_broadcast(&r->known);
     pthread_cond_broadcast(&r->wake);
@@ -1023,13 +1120,18 @@ save_last(struct router *r, unsigned orphans)
 void
 router_stop(struct router *r)
 {
+    struct monitor *monitor;
     unsigned orphans = 0;
 
     if (!r)
         return;
     router_close(r);
     stop_threads(r);
-    monitor_stop(r->monitor);
+    pthread_mutex_lock(&r->lock);
+    monitor = r->monitor;
+    r->monitor = NULL; /* the LUN has news until it is destroyed */
+    pthread_mutex_unlock(&r->lock);
+    monitor_stop(monitor);
     if (r->lun)
         orphans = lun_destroy(r->lun, clock_ms() + ORPHANS_MS);
     save_last(r, orphans);
