@@ -18,8 +18,7 @@
 #define STATUS_MAX    256
 #define STATUS_HOLE   1
 
-/* ---- opening
- * --------------------------------------------------------------------- */
+/* ---- opening ------------------------------------------------------------ */
 
 /* The first line of the file. */
 static char *
@@ -192,8 +191,7 @@ create(struct lun *owner, const struct lun_options *opt)
     return l;
 }
 
-/* ---- closing
- * ------------------------------------------------------------------------- */
+/* ---- closing ------------------------------------------------------------ */
 
 static unsigned
 orphans_locked(const struct iscsi_lun *l)
@@ -234,9 +232,7 @@ destroy(void *b, uint64_t deadline_ms)
     return lost;
 }
 
-/* ---- status
- * ----------------------------------------------------------------------------
- */
+/* ---- status ------------------------------------------------------------- */
 
 static void
 get_status(void *b, struct lun_status *st)
@@ -287,8 +283,7 @@ get_paths(void *b, struct lun_path *paths, size_t max)
     return l->npaths;
 }
 
-/* ---- block status
- * ------------------------------------------------------------------------ */
+/* ---- block status ------------------------------------------------------- */
 
 /* Descriptors as extents of the range; returns how many. */
 static size_t

@@ -23,8 +23,7 @@ struct command {
     size_t len;
 };
 
-/* ---- building
- * ----------------------------------------------------------------- */
+/* ---- building ----------------------------------------------------------- */
 
 static void
 cdb_blocks16(struct command *c, uint8_t opcode, uint8_t flags, uint64_t lba,
@@ -122,8 +121,7 @@ build(struct command *c, const struct iscsi_lun *l, struct iscsi_request *r)
     }
 }
 
-/* ---- answers
- * -------------------------------------------------------------------- */
+/* ---- answers ------------------------------------------------------------ */
 
 /* What concerns more than the command itself. */
 static void
@@ -268,8 +266,7 @@ answered(struct iscsi_context *ctx, int status, void *data, void *opaque)
     }
 }
 
-/* ---- sending
- * ----------------------------------------------------------------------- */
+/* ---- sending ------------------------------------------------------------ */
 
 static struct scsi_task *
 send_command(struct iscsi_path *p, struct command *c, iscsi_command_cb cb,

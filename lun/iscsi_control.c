@@ -59,8 +59,7 @@ iscsi_control_put(struct iscsi_lun *l, struct iscsi_control *c)
     pthread_mutex_unlock(&l->lock);
 }
 
-/* ---- answers, in the path's thread
- * --------------------------------------------- */
+/* ---- answers, in the path's thread -------------------------------------- */
 
 static void
 done_locked(struct iscsi_path *p, struct iscsi_control *c, int error)
@@ -146,8 +145,7 @@ reset_answered(struct iscsi_context *ctx, int status, void *data, void *opaque)
                                                                : -EOPNOTSUPP);
 }
 
-/* ---- sending, in the path's thread
- * ------------------------------------------------- */
+/* ---- sending, in the path's thread -------------------------------------- */
 
 static int
 send_scsi(struct iscsi_path *p, struct iscsi_control *c)
@@ -231,8 +229,7 @@ iscsi_control_fail_all_locked(struct iscsi_path *p)
     }
 }
 
-/* ---- asking
- * ------------------------------------------------------------------------ */
+/* ---- asking ------------------------------------------------------------- */
 
 int
 iscsi_control_here(struct iscsi_path *p, struct iscsi_control *c,

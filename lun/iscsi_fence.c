@@ -29,8 +29,7 @@
 /* until another path may be there */
 #define RETRY_MS 20
 
-/* ---- our own dead
- * -------------------------------------------------------------- */
+/* ---- our own dead ------------------------------------------------------- */
 
 struct grave {
     struct iscsi_nexus *nexus; /* stays: only whose turn it is frees graves */
@@ -169,8 +168,7 @@ iscsi_fence_graves(struct iscsi_lun *l, const struct iscsi_via *via)
     return 0;
 }
 
-/* ---- other hosts
- * ------------------------------------------------------------------- */
+/* ---- other hosts -------------------------------------------------------- */
 
 struct campaign {
     unsigned cluster, host;

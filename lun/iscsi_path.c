@@ -29,8 +29,7 @@
 #include "common/log.h"
 #include "lun/iscsi_impl.h"
 
-/* ---- from other threads
- * ---------------------------------------------------------- */
+/* ---- from other threads ------------------------------------------------- */
 
 void
 iscsi_path_wake(struct iscsi_path *p)
@@ -63,8 +62,7 @@ iscsi_path_trouble(struct iscsi_path *p, const char *fmt, ...)
         snprintf(p->trouble, sizeof(p->trouble), "unknown error");
 }
 
-/* ---- the session
- * ------------------------------------------------------------------ */
+/* ---- the session -------------------------------------------------------- */
 
 /* Milliseconds since anything came in on the socket, answers in parts too. */
 static uint64_t
@@ -161,8 +159,7 @@ check_doubt(struct iscsi_path *p, uint64_t now_ms)
     p->doubt_ms = 0;
 }
 
-/* ---- serving
- * -------------------------------------------------------------------------- */
+/* ---- serving ------------------------------------------------------------ */
 
 /* What the thread takes over in one go under the lock. */
 struct batch {
@@ -304,8 +301,7 @@ serve(struct iscsi_path *p)
     }
 }
 
-/* ---- from session to session
- * --------------------------------------------------------------- */
+/* ---- from session to session -------------------------------------------- */
 
 /* The socket goes with a RST; every callback comes once more and is deaf. */
 static void

@@ -61,8 +61,7 @@
 /* between two attempts while a path is there */
 #define RETRY_MS 20
 
-/* ---- turns and ways
- * ----------------------------------------------------------- */
+/* ---- turns and ways ----------------------------------------------------- */
 
 bool
 iscsi_pr_turn_locked(struct iscsi_lun *l, uint64_t deadline_ms)
@@ -108,8 +107,7 @@ nexus_locked(const struct iscsi_via *via)
     return n && n->id == via->nexus ? n : NULL;
 }
 
-/* ---- standing and falling
- * -------------------------------------------------------- */
+/* ---- standing and falling ----------------------------------------------- */
 
 static bool
 proves_locked(const struct iscsi_lun *l, const struct iscsi_nexus *n,
@@ -165,8 +163,7 @@ iscsi_pr_conflict_locked(struct iscsi_path *p)
         iscsi_pr_end_locked(l, "a write met a reservation conflict");
 }
 
-/* ---- keys
- * ------------------------------------------------------------------------- */
+/* ---- keys --------------------------------------------------------------- */
 
 static size_t
 collect_locked(const struct iscsi_lun *l, uint64_t *keys, size_t max)
@@ -273,8 +270,7 @@ register_nexus(struct iscsi_lun *l, struct iscsi_via *via)
     return note_register(l, via, key, iscsi_reserve_register(via, key));
 }
 
-/* ---- joining
- * ------------------------------------------------------------------------- */
+/* ---- joining ------------------------------------------------------------ */
 
 /* Step 1. */
 static int
@@ -339,8 +335,7 @@ iscsi_pr_join(struct iscsi_lun *l, struct iscsi_via *via)
     return err;
 }
 
-/* ---- registering
- * ------------------------------------------------------------------------ */
+/* ---- registering -------------------------------------------------------- */
 
 /* Is every nexus that registered, but for the one of via, a grave? */
 static bool
@@ -554,9 +549,7 @@ iscsi_pr_release(void *b)
     (void)b;
 }
 
-/* ---- checking
- * -----------------------------------------------------------------------------
- */
+/* ---- checking ----------------------------------------------------------- */
 
 /* A member whose own key is gone while others stand has to log in anew. */
 static void
@@ -635,8 +628,7 @@ iscsi_pr_check(void *b, uint64_t deadline_ms)
     return err;
 }
 
-/* ---- from process to process
- * ---------------------------------------------------------------- */
+/* ---- from process to process -------------------------------------------- */
 
 int
 iscsi_pr_inherit(struct iscsi_lun *l)

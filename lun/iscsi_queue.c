@@ -20,7 +20,7 @@ request_of(struct lun_io *io)
     return (struct iscsi_request *)io; /* its first member */
 }
 
-/* ---- queues -------------------------------------------------------------- */
+/* ---- queues ------------------------------------------------------------- */
 
 void *
 iscsi_queue_create(void *b)
@@ -64,7 +64,7 @@ iscsi_queue_interrupt(void *opaque)
     pthread_mutex_unlock(&q->lun->lock);
 }
 
-/* ---- memory -------------------------------------------------------------- */
+/* ---- memory ------------------------------------------------------------- */
 
 void
 iscsi_queue_free(struct iscsi_request *r)
@@ -151,7 +151,7 @@ iscsi_queue_io_put(void *opaque, struct lun_io *io)
     q->nspare++;
 }
 
-/* ---- requests ------------------------------------------------------------ */
+/* ---- requests ----------------------------------------------------------- */
 
 void
 iscsi_queue_submit(void *opaque, struct lun_io *io)

@@ -17,8 +17,7 @@
 #define PARAMETER_LEN    24
 #define RESERVE_ATTEMPTS 3
 
-/* ---- PERSISTENT RESERVE IN
- * ---------------------------------------------------- */
+/* ---- PERSISTENT RESERVE IN ---------------------------------------------- */
 
 static int
 reserve_in(const struct iscsi_via *via, const char *name, uint8_t action,
@@ -95,8 +94,7 @@ read_reservation(const struct iscsi_via *via, unsigned *type)
     return 0;
 }
 
-/* ---- PERSISTENT RESERVE OUT
- * ------------------------------------------------------ */
+/* ---- PERSISTENT RESERVE OUT --------------------------------------------- */
 
 static int
 reserve_out(const struct iscsi_via *via, const char *name, uint8_t action,
@@ -194,8 +192,7 @@ iscsi_reserve_preempt_abort(const struct iscsi_via *via, uint64_t victim)
     return err ? err : 1;
 }
 
-/* ---- LUN RESET
- * ---------------------------------------------------------------------- */
+/* ---- LUN RESET ---------------------------------------------------------- */
 
 int
 iscsi_reserve_lun_reset(const struct iscsi_via *via)

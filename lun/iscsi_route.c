@@ -168,8 +168,7 @@ iscsi_route_held_locked(struct iscsi_lun *l)
     }
 }
 
-/* ---- a path has failed
- * ------------------------------------------------------- */
+/* ---- a path has failed -------------------------------------------------- */
 
 /* Nobody may take them any more: tell their owners.  The graves keep ghosts. */
 static void
@@ -239,8 +238,7 @@ iscsi_route_path_lost_locked(struct iscsi_path *p)
     iscsi_route_held_locked(l);
 }
 
-/* ---- fenced, or fenced off
- * ------------------------------------------------------ */
+/* ---- fenced, or fenced off ---------------------------------------------- */
 
 void
 iscsi_route_fenced_locked(struct iscsi_lun *l)

@@ -29,8 +29,7 @@ static const struct {
     {"IET     ", "VIRTUAL-DISK    "},
 };
 
-/* ---- the session
- * -------------------------------------------------------------------- */
+/* ---- the session -------------------------------------------------------- */
 
 static void
 connected(struct iscsi_context *ctx, int status, void *data, void *opaque)
@@ -122,9 +121,7 @@ log_in(struct iscsi_path *p, uint64_t deadline_ms)
     return wait_connected(p, deadline_ms, "login");
 }
 
-/* ---- asking
- * ----------------------------------------------------------------------------
- */
+/* ---- asking ------------------------------------------------------------- */
 
 /* Sends a CDB and copies up to max bytes of the answer; returns how many. */
 static int
@@ -161,8 +158,7 @@ inquire(struct iscsi_path *p, uint8_t page, uint8_t answer[VPD_MAX],
     return n >= 4 && page != 0 && answer[1] != page ? -EPROTO : n;
 }
 
-/* ---- what the answers say
- * ----------------------------------------------------------------- */
+/* ---- what the answers say ----------------------------------------------- */
 
 static int
 learn_inquiry(struct iscsi_path *p, struct iscsi_info *info,

@@ -37,7 +37,8 @@ struct san {
 };
 
 /* san_run - a command line; its exit status. */
-static int __attribute__((format(printf, 1, 2))) san_run(const char *fmt, ...)
+static inline int __attribute__((format(printf, 1, 2)))
+san_run(const char *fmt, ...)
 {
     char line[1024];
     va_list ap;
@@ -51,7 +52,7 @@ static int __attribute__((format(printf, 1, 2))) san_run(const char *fmt, ...)
 }
 
 /* san_namespace - a network of our own for this process; -errno. */
-static int
+static inline int
 san_namespace(void)
 {
     if (unshare(CLONE_NEWNET) < 0)
@@ -81,7 +82,7 @@ struct san_options {
     bool thin;            /* UNMAP and WRITE SAME work */
 };
 
-static void
+static inline void
 san_set(const struct san *s, const char *name, const char *value)
 {
     san_adm(s, "--op update --mode target --tid 1 --name %s --value %s", name,
@@ -89,7 +90,7 @@ san_set(const struct san *s, const char *name, const char *value)
 }
 
 /* The target with its LUN; tgtd runs. */
-static void
+static inline void
 san_configure(const struct san *s, const struct san_options *opt)
 {
     char disk[256];
@@ -113,7 +114,7 @@ san_configure(const struct san *s, const struct san_options *opt)
     san_adm(s, "--op bind --mode target --tid 1 -I ALL");
 }
 
-static void
+static inline void
 san_exec(const struct san *s, int first)
 {
     char portals[256];
@@ -134,7 +135,7 @@ san_exec(const struct san *s, int first)
 }
 
 /* san_start - tgtd with one LUN, number 1; everything lies in dir; -errno. */
-static int
+static inline int
 san_start(struct san *s, const char *dir, const struct san_options *opt)
 {
     uint64_t until_ms = clock_ms() + 10000;
@@ -157,7 +158,7 @@ san_start(struct san *s, const char *dir, const struct san_options *opt)
     return 0;
 }
 
-static void
+static inline void
 san_stop(struct san *s)
 {
     if (s->pid <= 0)
@@ -169,7 +170,7 @@ san_stop(struct san *s)
 }
 
 /* san_cut - a portal swallows everything, or only what the target answers. */
-static void
+static inline void
 san_cut(int host)
 {
     san_run("nft add rule inet san in ip daddr 127.0.0.%d drop; "
@@ -177,14 +178,14 @@ san_cut(int host)
             host, host);
 }
 
-static void
+static inline void
 san_mute(int host)
 {
     san_run("nft add rule inet san in ip saddr 127.0.0.%d drop", host);
 }
 
 /* san_reset - connections to a portal are reset, while this holds. */
-static void
+static inline void
 san_reset(int host)
 {
     san_run("nft add rule inet san in ip daddr 127.0.0.%d tcp dport 3260 "
@@ -192,14 +193,14 @@ san_reset(int host)
             host);
 }
 
-static void
+static inline void
 san_heal(void)
 {
     san_run("nft flush chain inet san in");
 }
 
 /* san_observer - a session of its own, beside those under test; NULL. */
-static struct iscsi_context *
+static inline struct iscsi_context *
 san_observer(int host)
 {
     struct iscsi_context *ctx =
@@ -217,7 +218,7 @@ san_observer(int host)
 }
 
 /* san_keys - the keys on the LUN; -1: it could not be asked. */
-static int
+static inline int
 san_keys(int host, uint64_t *keys, size_t max)
 {
     struct iscsi_context *ctx = san_observer(host);
@@ -241,7 +242,7 @@ san_keys(int host, uint64_t *keys, size_t max)
 }
 
 /* One PERSISTENT RESERVE OUT; false: not answered with GOOD. */
-static bool
+static inline bool
 san_pr_out(struct iscsi_context *ctx, int action, int type, uint64_t key,
            uint64_t action_key)
 {
@@ -257,7 +258,7 @@ san_pr_out(struct iscsi_context *ctx, int action, int type, uint64_t key,
 }
 
 /* san_reserve - all registrations go, and a stranger reserves the LUN. */
-static bool
+static inline bool
 san_reserve(int host, uint64_t key, int type)
 {
     struct iscsi_context *ctx = san_observer(host);
@@ -272,7 +273,7 @@ san_reserve(int host, uint64_t key, int type)
 }
 
 /* san_clear - all registrations and the reservation go. */
-static bool
+static inline bool
 san_clear(int host, uint64_t key)
 {
     struct iscsi_context *ctx = san_observer(host);
