@@ -20,9 +20,6 @@
 #define LINKS_MAX 16
 
 /* NBD proto.md, "Transmission flags" */
-#define NBD_FLAG_SEND_TRIM (1u << 5)
-
-/* NBD proto.md, "Transmission flags" */
 #define NBD_READ_ONLY   0x0002u
 #define NBD_SEND_TRIM   0x0020u
 #define NBD_SEND_ZEROES 0x0040u
@@ -501,19 +498,8 @@ session_run(struct session *s, struct link_command *c, bool *sent)
 {
     unsigned turn =
         atomic_fetch_add_explicit(&s->turn, 1, memory_order_relaxed);
-    struct link *k = s->links[turn % s->nlinks];
 
-    /* A peer whose LUN cannot trim does not offer it. */
-    if (c->op == LINK_TRIM) {
-        struct link_status st;
-
-        link_get_status(k, &st);
-        if (st.state == LINK_LIVE && !(st.flags & NBD_FLAG_SEND_TRIM)) {
-            *sent = false;
-            return -EOPNOTSUPP;
-        }
-    }
-    return link_run(k, c, sent);
+    return link_run(s->links[turn % s->nlinks], c, sent);
 }
 
 bool
