@@ -95,18 +95,19 @@ impostor() {
     stop_proxy b
 }
 pki issue elsewhere 10.99.99.99
-for bad in "elsewhere:name|address|owner|match|expected" \
-    "expired:expired" "revoked:revoked"; do
-    LAB_CERT=$LAB_DIR/pki/hosts/${bad%%:*}-cert.pem
-    LAB_KEY=$LAB_DIR/pki/hosts/${bad%%:*}-key.pem
-    impostor "peer ${bad%%:*}" "${bad#*:}"
+# GnuTLS says no more through libnbd than that verification failed.
+why="certificate verification|certificate.*not.*(match|trusted)"
+for bad in elsewhere expired revoked; do
+    LAB_CERT=$LAB_DIR/pki/hosts/$bad-cert.pem
+    LAB_KEY=$LAB_DIR/pki/hosts/$bad-key.pem
+    impostor "peer $bad" "$why"
 done
 LAB_CA=$LAB_DIR/foreign/ca-cert.pem
 LAB_CRL=$LAB_DIR/foreign/ca-crl.pem
 foreign issue b "$(address b net1)" "$(address b net2)"
 LAB_CERT=$LAB_DIR/foreign/hosts/b-cert.pem
 LAB_KEY=$LAB_DIR/foreign/hosts/b-key.pem
-impostor "peer of another authority" "issuer|trusted|authority|signer|verif"
+impostor "peer of another authority" "$why"
 unset LAB_CA LAB_CRL LAB_CERT LAB_KEY
 host_config b
 start_proxy b

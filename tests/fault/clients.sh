@@ -25,9 +25,9 @@ on_a() {
     in_host a timeout 60 "$@"
 }
 
-# clients_of WHERE URI QEMU-OPTIONS
+# clients_of WHERE URI QEMU-OPTIONS CAN-TRIM
 clients_of() {
-    local where=$1 uri=$2 qemu=$3 json
+    local where=$1 uri=$2 qemu=$3 trim=$4 json
 
     json=$(on_a nbdinfo --json "$uri")
     is "$where: nbdinfo: size" \
@@ -35,7 +35,7 @@ clients_of() {
     is "$where: nbdinfo: flags" "$(jq -c '.exports[0] |
         [."is_read_only", ."can_flush", ."can_fua", ."can_multi_conn",
          ."can_trim", ."can_zero"]' <<<"$json")" \
-        '[false,true,true,true,true,true]'
+        "[false,true,true,true,$trim,true]"
     check "$where: nbdinfo: block status" on_a nbdinfo --map "$uri"
     check "$where: nbdcopy to" on_a nbdcopy "$LAB_DIR/image" "$uri"
     check "$where: nbdcopy from" on_a nbdcopy "$uri" "$LAB_DIR/all"
@@ -91,14 +91,44 @@ for h in c:
     on_a bash -c '. "$0"; nbd_python "$@"' "$LAB_DIR/python.sh" "$script" "$1"
 }
 
-clients_of plugin "$(uri a)" "$through_plugin"
-clients_of proxy "$(proxy_uri a b)" "$through_proxy"
+# The plugin always takes a trim, and does nothing where it cannot: the next
+# peer may.  With tgtd nobody can, since it fences no UNMAP.
+clients_of plugin "$(uri a)" "$through_plugin" true
+clients_of proxy "$(proxy_uri a b)" "$through_proxy" false
 post plugin-a-vm /redirect >/dev/null
 expect_route a "redirected *" 3000
-clients_of redirected "$(uri a)" "$through_plugin"
+clients_of redirected "$(uri a)" "$through_plugin" true
 
 check "the proxy lists the LUN" on_a nbdinfo --list --json \
     "$(proxy_uri a b | sed "s|/$LAB_LUN?|/?|")"
 check_fails "the proxy has no other export" "." on_a nbdinfo \
     "$(proxy_uri a b | sed "s|/$LAB_LUN?|/other?|")"
+
+# Thin, and nobody to be fenced: now a trim reaches the LUN.
+post plugin-a-vm /return >/dev/null
+expect_route a local 5000
+for h in "${LAB_HOSTS[@]}"; do
+    stop_plugin "$h"
+    stop_proxy "$h"
+done
+# a new LUN: the old one carries a reservation, which forgets nobody
+tgt --op delete --mode logicalunit --tid 1 --lun 1
+san_lun 2
+tgt --op update --mode logicalunit --tid 1 --lun 2 --params thin_provisioning=1
+LAB_FENCE=drain
+for h in "${LAB_HOSTS[@]}"; do
+    LAB_DEVICE[$h]=$(lun_device 2)
+    host_config "$h"
+done
+start_hosts
+trims() {
+    on_a qemu-io --image-opts "$through_plugin" -c "write -P 0x66 4M 2M" \
+        -c flush -c "read -P 0x66 4M 2M" -c "discard 4M 1M" -c flush \
+        -c "read -P 0 4M 1M" -c "read -P 0x66 5M 1M"
+}
+check "thin: the proxy offers trim" on_a nbdinfo --can trim "$(proxy_uri a b)"
+check "thin, local: what was trimmed reads as zeroes" trims
+post plugin-a-vm /redirect >/dev/null
+expect_route a "redirected *" 3000
+check "thin, redirected: what was trimmed reads as zeroes" trims
 lab_end

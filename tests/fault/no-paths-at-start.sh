@@ -2,31 +2,52 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # A host whose paths are gone when its plugin starts.
 #
-# Goal: its VMs run nevertheless, through a peer, and come home later.  The
-# plugin knows the LUN's identity from its last run; without that (or wwid= in
-# the configuration) it could not tell that the peer serves the same LUN.
+# Goal: its VMs run nevertheless, through a peer, when the LUN's identity is
+# known from the configuration or from an earlier run; a host that knows nothing
+# to compare with waits, and says so.  All of them come home later.
 # Timeline: 0 start; <= 1 s no path answers; then a peer is asked: <= 5 s the
-# first VM request is answered; paths healed: home within 6 s.
+# first VM request is answered; paths healed: home within 8 s.
 
 # shellcheck source=tests/lib/lab.sh
 . "$(dirname "$0")/../lib/lab.sh"
 lab_enter "$@"
 
+# runs_through_a_peer NAME - a has just started without paths
+runs_through_a_peer() {
+    check "$1: the size is told" timeout 8 nbdinfo --size "$(uri a)"
+    expect_route a "redirected *" 3000
+    load_start a
+    expect_io a 5000
+    heal_paths a
+    expect_route a local 8000
+    expect_no_error a
+}
+
 lab_up
 start_proxy b
 start_proxy c
 check "peers serve" within 10000 proxy_is b serving
-start_plugin a
-expect_route a local 5000
-stop_plugin a
+plain=$LAB_LUN_CONFIG
+
 black_hole a
 start_plugin a
-check "the size is known from a peer" \
-    timeout 8 nbdinfo --size "$(uri a)"
-expect_route a "redirected *" 3000
-load_start a
-expect_io a 5000
+nap 1500
+check "nothing to compare with: a waits" route_is a queueing
+check "and says so" peer_says a b "not known"
 heal_paths a
 expect_route a local 8000
-expect_no_error a
+stop_plugin a
+
+black_hole a
+start_plugin a
+runs_through_a_peer "known from an earlier run"
+stop_plugin a
+
+rm -rf "$LAB_DIR/a/state"
+LAB_LUN_CONFIG="$plain
+wwid = $(field proxy-b '.luns[0].lun_status.id')"
+host_config a
+black_hole a
+start_plugin a
+runs_through_a_peer "known from the configuration"
 lab_end

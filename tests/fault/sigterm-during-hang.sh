@@ -13,12 +13,15 @@ lab_enter "$@"
 
 # ends_within MS NAME - SIGTERM to the program; a check of the time it takes.
 ends_within() {
-    local begin
+    local begin pid=${LAB_PID[$2]}
     begin=$(now_ms)
-    kill -TERM "${LAB_PID[$2]}"
+    kill -TERM "$pid"
     within $(($1 + 3000)) gone "$2"
     at_most "$2 ends" $(($(now_ms) - begin)) "$1"
-    lab_kill "$2" KILL
+    kill -KILL "$pid" 2>/dev/null
+    wait "$pid" 2>/dev/null
+    is "$2 ends with status" $? 0
+    unset "LAB_PID[$2]"
 }
 
 # One host less has to end: a writes locally, b through c.
@@ -43,7 +46,6 @@ load_stop b
 thaw_san
 heal_paths b
 for h in a b; do
-    lab_kill "plugin-$h-vm" KILL
     start_plugin "$h"
 done
 start_proxy "$peer"
