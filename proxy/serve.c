@@ -93,7 +93,7 @@ static unsigned
 waiting(struct serve *s, const struct serve_sample *w, uint64_t now_ms)
 {
     if (w->drain)
-        return enter(s, SERVE_DRAINED, "drained by hand", now_ms, 0);
+        return enter(s, SERVE_DRAINED, "drained", now_ms, 0);
     if (!w->usable) {
         because(s, w->why);
         return release_when_idle(s, w);
@@ -120,7 +120,7 @@ registering(struct serve *s, const struct serve_sample *w, uint64_t now_ms)
     s->held = true;
     s->registration_no = w->registration_no;
     if (w->drain)
-        return enter(s, SERVE_DRAINED, "drained by hand", now_ms, 0);
+        return enter(s, SERVE_DRAINED, "drained", now_ms, 0);
     return enter(s, SERVE_SERVING, "registered", now_ms, 0);
 }
 
@@ -132,8 +132,7 @@ draining(struct serve *s, const struct serve_sample *w, uint64_t now_ms)
                      SERVE_RESUME);
     if (w->members > 0 || w->pending > 0)
         return 0;
-    return enter(s, SERVE_DRAINED, "drained by hand", now_ms,
-                 release_when_idle(s, w));
+    return enter(s, SERVE_DRAINED, "drained", now_ms, release_when_idle(s, w));
 }
 
 unsigned

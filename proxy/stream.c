@@ -97,6 +97,12 @@ tls_failed(struct stream *s, int n, short *events)
         ERR_clear_error();
         return -ECONNRESET;
     default:
+        if (ERR_GET_REASON(ERR_peek_error()) ==
+            SSL_R_UNEXPECTED_EOF_WHILE_READING) {
+            snprintf(s->error, sizeof s->error, "closed without a word");
+            ERR_clear_error();
+            return -ECONNRESET;
+        }
         explain(s);
         return -EPROTO;
     }
