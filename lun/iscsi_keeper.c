@@ -39,10 +39,11 @@ find_work_locked(struct iscsi_lun *l, struct iscsi_via *via)
     if (pr && !registered)
         return WORK_NONE; /* lun_register does it all */
     if (iscsi_pr_via_locked(l, ISCSI_MEMBER, deadline_ms, via)) {
-        if (iscsi_fence_graves_due_locked(l))
-            return WORK_BURY;
+        /* first: without its key the member cannot bury anybody */
         if (pr && l->check_keys)
             return WORK_LOOK;
+        if (iscsi_fence_graves_due_locked(l))
+            return WORK_BURY;
     }
     if (pr && iscsi_pr_via_locked(l, ISCSI_FRESH, deadline_ms, via))
         return WORK_JOIN;
@@ -81,7 +82,7 @@ static void
 failed_locked(struct iscsi_lun *l, enum work work, const struct iscsi_via *via,
               int err)
 {
-    if (work == WORK_LOOK)
+    if (work == WORK_LOOK || err == -EBADE)
         l->check_keys = true;
     if (work == WORK_CAPACITY)
         l->check_capacity = true;

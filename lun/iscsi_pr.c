@@ -456,6 +456,9 @@ register_once(struct iscsi_lun *l, uint64_t deadline_ms)
         err = keep_registration(l, deadline_ms);
         if (err != -EBADE)
             return err;
+        pthread_mutex_lock(&l->lock);
+        iscsi_pr_end_locked(l, "our keys are gone from the LUN");
+        pthread_mutex_unlock(&l->lock);
     }
     return register_anew(l, deadline_ms);
 }

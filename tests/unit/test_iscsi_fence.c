@@ -122,6 +122,44 @@ test_host_fenced_while_cut_off_finds_out(void **state)
     assert_int_equal(host_down(&b), 0);
 }
 
+/* One path has lost a write and the other is idle: what looks after the dead
+ * session's key learns that there is none of ours any more. */
+static void
+test_fenced_with_a_dead_path_and_an_idle_one(void **state)
+{
+    struct host a;
+    struct host b;
+    struct lun_io *io = NULL;
+
+    (void)state;
+    host_up(&a, 1, 2);
+    host_up(&b, 2, 4);
+    await_keys(1, 2);
+    san_mute(2);
+    for (int i = 0; i < 2 && !io; i++) { /* they take turns */
+        struct lun_io *done;
+
+        io = make_io(&a, LUN_WRITE, 0, BLOCK);
+        memset(io->data, 0xAA, BLOCK);
+        lun_submit(a.q, io);
+        if (lun_reap(a.q, &done, 1, clock_ms() + 50) == 1) {
+            lun_io_put(done);
+            io = NULL;
+        }
+    }
+    assert_non_null(io);
+    assert_int_equal(lun_fence(b.lun, 1, soon()), 0);
+    assert_int_equal(lun_reap(a.q, &io, 1, soon()), 1);
+    assert_int_equal(io->error, -EBADE);
+    lun_io_put(io);
+    assert_int_equal(status_of(&a).registration, LUN_FENCED);
+    san_heal();
+    assert_int_equal(lun_register(a.lun, soon()), 0);
+    assert_int_equal(status_of(&a).orphans, 0);
+    assert_int_equal(host_down(&a), 0);
+    assert_int_equal(host_down(&b), 0);
+}
+
 static struct host fencer;
 
 static void
@@ -571,6 +609,7 @@ main(int argc, char **argv)
         iscsi_test(test_fenced_host_stops_and_registers_anew),
         iscsi_test(test_check_finds_a_fence),
         iscsi_test(test_host_fenced_while_cut_off_finds_out),
+        iscsi_test(test_fenced_with_a_dead_path_and_an_idle_one),
         iscsi_test(test_register_behind_a_fence_does_not_join),
         iscsi_test(test_reset_by_another_host_is_not_felt),
         iscsi_test(test_successor_fences_what_was_left),
