@@ -35,7 +35,7 @@
 #include "lun/lun.h"
 #include "lun/sense.h"
 
-/* ---- timers and limits that lean on each other --------------------------- */
+/* ---- timers and limits that lean on each other -------------------------- */
 
 /* A cut at t=0 that swallows everything, defaults (common/timers.h):
  *   t<=250   the next NOP-Out goes out                      probe_interval
@@ -64,8 +64,7 @@
 #define ISCSI_ZERO_MAX (1u << 20) /* bytes of zeroes in one WRITE */
 #define ISCSI_KEYS_MAX 1023       /* registrations on the LUN, of all hosts */
 
-/* ---- requests --------------------------------------------------------------
- */
+/* ---- requests ----------------------------------------------------------- */
 
 enum iscsi_place {
     ISCSI_FREE,
@@ -122,8 +121,7 @@ struct iscsi_queue {
     unsigned nspare;
 };
 
-/* ---- control commands
- * -------------------------------------------------------- */
+/* ---- control commands --------------------------------------------------- */
 
 /* A command of our own, not of a queue.  Reference counted, since its caller
  * may give up while the target still has it. */
@@ -155,8 +153,7 @@ struct iscsi_control {
 
 STAILQ_HEAD(iscsi_controls, iscsi_control);
 
-/* ---- nexuses and paths
- * --------------------------------------------------------- */
+/* ---- nexuses and paths -------------------------------------------------- */
 
 /* One login of one path, and afterwards its grave as long as something that
  * was sent on it may still take effect. */
@@ -215,8 +212,7 @@ struct iscsi_path {
     bool serving;
 };
 
-/* ---- the LUN
- * --------------------------------------------------------------------- */
+/* ---- the LUN ------------------------------------------------------------ */
 
 /* What the target tells about the LUN, learned by each path at login. */
 struct iscsi_info {
@@ -282,8 +278,7 @@ iscsi_member_locked(const struct iscsi_lun *l, const struct iscsi_nexus *n)
            n->registration_no == l->registration_no;
 }
 
-/* ---- iscsi_route.c: which path takes a request
- * ------------------------------------- */
+/* ---- iscsi_route.c: which path takes a request -------------------------- */
 
 /* iscsi_route_locked - place a request that is in no list: INBOX, HELD or,
  * with an error, DONE. */
@@ -313,8 +308,7 @@ bool iscsi_route_dirty_locked(const struct iscsi_nexus *n);
 
 unsigned iscsi_route_good_locked(const struct iscsi_lun *l);
 
-/* ---- iscsi_queue.c: the owners' side
- * ------------------------------------------------ */
+/* ---- iscsi_queue.c: the owners' side ------------------------------------ */
 
 void *iscsi_queue_create(void *b);
 void iscsi_queue_destroy(void *q);
@@ -330,8 +324,7 @@ void iscsi_queue_free(struct iscsi_request *r);
 /* iscsi_queue_wake_locked - make the queue's fd readable. */
 void iscsi_queue_wake_locked(struct iscsi_queue *q);
 
-/* ---- iscsi_path.c: one thread for each portal
- * ---------------------------------------- */
+/* ---- iscsi_path.c: one thread for each portal --------------------------- */
 
 /* iscsi_path_start - errors: -errno; nothing to stop then. */
 int iscsi_path_start(struct iscsi_path *p);
@@ -353,8 +346,7 @@ void iscsi_path_trouble(struct iscsi_path *p, const char *fmt, ...)
 /* iscsi_path_poll - one round of the session; -errno when it is over. */
 int iscsi_path_poll(struct iscsi_path *p, uint64_t until_ms);
 
-/* ---- iscsi_setup.c: from a socket to a path that knows its LUN
- * ------------------------ */
+/* ---- iscsi_setup.c: from a socket to a path that knows its LUN ---------- */
 
 /* iscsi_setup - connect, log in, learn about the LUN; in the path's thread.
  *
@@ -366,8 +358,7 @@ int iscsi_setup(struct iscsi_path *p, struct iscsi_info *info);
 int iscsi_setup_capacity(struct iscsi_path *p, uint64_t nexus,
                          uint64_t deadline_ms);
 
-/* ---- iscsi_command.c: requests as SCSI commands
- * ---------------------------------------- */
+/* ---- iscsi_command.c: requests as SCSI commands ------------------------- */
 
 /* iscsi_command_start - send r's next command, for the first time or after a
  * pause. */
@@ -376,8 +367,7 @@ void iscsi_command_start(struct iscsi_path *p, struct iscsi_request *r);
 struct sense_verdict iscsi_command_verdict(struct iscsi_path *p, int status,
                                            const struct scsi_task *task);
 
-/* ---- iscsi_control.c: our own commands
- * --------------------------------------------------- */
+/* ---- iscsi_control.c: our own commands ---------------------------------- */
 
 struct iscsi_control *iscsi_control_create(const char *name, const uint8_t *cdb,
                                            size_t cdb_len, size_t in_max);
@@ -405,8 +395,7 @@ uint64_t iscsi_control_next_ms(struct iscsi_path *p);
 /* iscsi_control_fail_all_locked - the path has failed. */
 void iscsi_control_fail_all_locked(struct iscsi_path *p);
 
-/* ---- iscsi_reserve.c: PERSISTENT RESERVE and LUN RESET, one command each
- * ---------------- */
+/* ---- iscsi_reserve.c: PERSISTENT RESERVE, LUN RESET; a command each --- */
 
 struct iscsi_keys {
     size_t n;
@@ -440,8 +429,7 @@ int iscsi_reserve_preempt_abort(const struct iscsi_via *via, uint64_t victim);
 int iscsi_reserve_preempt(const struct iscsi_via *via, uint64_t victim);
 int iscsi_reserve_lun_reset(const struct iscsi_via *via);
 
-/* ---- iscsi_pr.c: the right to write
- * ------------------------------------------------------- */
+/* ---- iscsi_pr.c: the right to write ------------------------------------- */
 
 int iscsi_pr_register(void *b, uint64_t deadline_ms);
 void iscsi_pr_release(void *b);
@@ -480,8 +468,7 @@ int iscsi_pr_join(struct iscsi_lun *l, struct iscsi_via *via);
  */
 int iscsi_pr_look(struct iscsi_lun *l, const struct iscsi_via *via);
 
-/* ---- iscsi_fence.c: cutting off other hosts, and our own dead nexuses
- * ----------------------- */
+/* ---- iscsi_fence.c: cutting off other hosts, and our own dead nexuses --- */
 
 int iscsi_fence(void *b, unsigned host_number, uint64_t deadline_ms);
 /* iscsi_fence_graves_due_locked - is there anything to bury? */
@@ -494,8 +481,7 @@ bool iscsi_fence_graves_due_locked(const struct iscsi_lun *l);
  */
 int iscsi_fence_graves(struct iscsi_lun *l, const struct iscsi_via *via);
 
-/* ---- iscsi_keeper.c: the thread that looks after all of this
- * ---------------------------------- */
+/* ---- iscsi_keeper.c: the thread that looks after all of this ------------ */
 
 void *iscsi_keeper_main(void *lun);
 
