@@ -40,8 +40,8 @@ struct state_file *state_open(const char *statedir, const char *lun,
                               const char *client, struct state *s, char *err,
                               size_t errlen);
 
-/* state_save - on disk (fdatasync) when it returns 0; else -errno and the
- * former content stands. */
+/* state_save - on disk (fdatasync) when it returns 0; else -errno, and a
+ * successor finds s or what was saved before. */
 int state_save(struct state_file *f, const struct state *s);
 
 /* state_close - unlock and free; NULL is fine. */
