@@ -169,11 +169,12 @@ loop_attach(const char *file, bool direct)
     struct loop loop = {.fd = -1};
     int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
     int backing = open(file, O_RDWR | O_CLOEXEC);
-    struct loop_config config = {
-        .fd = (uint32_t)backing,
-        .info.lo_flags = LO_FLAGS_AUTOCLEAR | (direct ? LO_FLAGS_DIRECT_IO : 0),
-    };
+    struct loop_config config;
 
+    memset(&config, 0, sizeof config); /* with what lies between */
+    config.fd = (uint32_t)backing;
+    config.info.lo_flags =
+        LO_FLAGS_AUTOCLEAR | (direct ? LO_FLAGS_DIRECT_IO : 0);
     /* another test may take the free one first */
     for (int i = 0; control >= 0 && backing >= 0 && i < 20; i++) {
         int number = ioctl(control, LOOP_CTL_GET_FREE);
