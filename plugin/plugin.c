@@ -269,6 +269,9 @@ detour_after_fork(void)
 static void
 detour_cleanup(void)
 {
+    /* With nbdkit -s the end of the connection is the end, without a word to
+     * those who sleep. */
+    nbdkit_shutdown();
     if (have_quit_watcher)
         pthread_join(quit_watcher, NULL);
     control_stop(control);
