@@ -101,7 +101,7 @@ end(struct transmit *t, enum transmit_end how, const char *fmt, ...)
     va_end(ap);
 }
 
-/* ---- jobs --------------------------------------------------------------- */
+/* ---- jobs -------------------------------------------------------------- */
 
 static uint32_t
 payload_of(const struct request *r)
@@ -161,7 +161,7 @@ answer(struct transmit *t, struct job *j, int error)
     outbox_add(&t->outbox, &j->reply);
 }
 
-/* ---- the LUN ------------------------------------------------------------ */
+/* ---- the LUN ----------------------------------------------------------- */
 
 static void
 tell_oldest(struct transmit *t)
@@ -265,7 +265,7 @@ collect(struct transmit *t)
     return n;
 }
 
-/* ---- block status -------------------------------------------------------- */
+/* ---- block status ------------------------------------------------------ */
 
 /* From the extents' worker. */
 static void
@@ -322,7 +322,7 @@ answer_status(struct transmit *t)
     }
 }
 
-/* ---- requests ------------------------------------------------------------ */
+/* ---- requests ---------------------------------------------------------- */
 
 static void
 refuse(struct transmit *t, struct job *j, int error)
@@ -409,8 +409,7 @@ begin(struct transmit *t, const struct request *r)
         begin_io(t, j);
 }
 
-/* ---- receiving ------------------------------------------------------------
- */
+/* ---- receiving --------------------------------------------------------- */
 
 static void
 payload_came(struct transmit *t, size_t n)
@@ -482,6 +481,16 @@ parse(struct transmit *t)
         t->in_start = t->in_stop = 0;
 }
 
+/* Replies that have gone made room for what is in the buffer. */
+static bool
+can_parse(const struct transmit *t)
+{
+    size_t n = t->in_stop - t->in_start;
+
+    return wants_more(t) && n > 0 &&
+           (t->skipping || t->writing || n >= NBD_REQUEST_SIZE);
+}
+
 static void
 read_failed(struct transmit *t, ssize_t n)
 {
@@ -536,8 +545,7 @@ receive(struct transmit *t)
     }
 }
 
-/* ---- the loop -------------------------------------------------------------
- */
+/* ---- the loop ---------------------------------------------------------- */
 
 static void
 obey(struct transmit *t)
@@ -626,12 +634,14 @@ loop(struct transmit *t)
 {
     while (!t->ended) {
         size_t n;
+        bool full;
         int rc;
 
         obey(t);
         answer_status(t);
         n = collect(t);
         receive(t);
+        full = !wants_more(t);
         /* Fast devices are done by now; that saves a sleep. */
         if (!t->ended && t->running)
             n += collect(t);
@@ -639,13 +649,12 @@ loop(struct transmit *t)
         if (rc)
             end(t, TRANSMIT_BROKEN, "%s", t->opt->stream->error);
         take_leave(t);
-        if (!t->ended && n == 0)
+        if (!t->ended && n == 0 && !can_parse(t))
             sleep_until_news(t);
     }
 }
 
-/* ---- the end --------------------------------------------------------------
- */
+/* ---- the end ----------------------------------------------------------- */
 
 /* Requests under way come back by themselves: that is better than to abandon
  * them, unless we are told so.  The peer need not wait for it. */
