@@ -634,14 +634,12 @@ loop(struct transmit *t)
 {
     while (!t->ended) {
         size_t n;
-        bool full;
         int rc;
 
         obey(t);
         answer_status(t);
         n = collect(t);
         receive(t);
-        full = !wants_more(t);
         /* Fast devices are done by now; that saves a sleep. */
         if (!t->ended && t->running)
             n += collect(t);
