@@ -132,15 +132,18 @@ send_out(struct conn *c, uint64_t deadline_ms)
 
     if (c->out.failed)
         return refused(c, "out of memory");
-    while (sent < c->out.len) {
-        ssize_t n =
-            stream_write(&c->stream, c->out.data + sent, c->out.len - sent);
+    for (;;) {
+        size_t left = c->out.len - sent;
+        ssize_t n = left ? stream_write(&c->stream, c->out.data + sent, left)
+                         : stream_flush(&c->stream);
         enum end e = END_GO_ON;
 
         if (n == -EAGAIN)
             e = wait_for(c, c->stream.write_events, deadline_ms);
         else if (n < 0)
             e = broken(c, n);
+        else if (left == 0)
+            break;
         else
             sent += (size_t)n;
         if (e)
@@ -186,7 +189,7 @@ next_option(struct conn *c)
                           clock_ms());
 }
 
-/* ---- plain, and TLS ----------------------------------------------------- */
+/* ---- plain, and TLS ---------------------------------------------------- */
 
 /* Until STARTTLS has been answered. */
 static enum end
@@ -250,7 +253,7 @@ secure(struct conn *c, uint64_t deadline_ms)
     return identify(c);
 }
 
-/* ---- options inside TLS ------------------------------------------------- */
+/* ---- options inside TLS ------------------------------------------------ */
 
 static int
 deny(struct refusal *why, uint32_t code, const char *text)
@@ -377,8 +380,7 @@ deny_go(struct conn *c, const struct refusal *why)
     return END_GO_ON;
 }
 
-/* ---- live -----------------------------------------------------------------
- */
+/* ---- live -------------------------------------------------------------- */
 
 static void
 path_error(void *opaque, int error)
@@ -542,8 +544,7 @@ options(struct conn *c)
     }
 }
 
-/* ---- beginning and end ----------------------------------------------------
- */
+/* ---- beginning and end ------------------------------------------------- */
 
 static void
 conn_free(struct conn *c, bool reset)

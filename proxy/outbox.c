@@ -34,7 +34,7 @@ outbox_add(struct outbox *o, struct outbox_reply *r)
 bool
 outbox_empty(const struct outbox *o)
 {
-    return o->start == o->stop && !o->current && !o->first;
+    return o->start == o->stop && !o->current && !o->first && !o->blocked;
 }
 
 static void
@@ -104,28 +104,34 @@ sent(struct outbox *o, size_t n)
     o->done(o->opaque, r);
 }
 
+/* Write one piece; returns what stream_write did, 0 when nothing is left. */
+static ssize_t
+write_some(struct outbox *o)
+{
+    ssize_t n;
+
+    gather(o);
+    if (o->start < o->stop)
+        n = stream_write(o->stream, o->bytes + o->start, o->stop - o->start);
+    else if (o->current)
+        n = stream_write(o->stream, o->rest, o->rest_len);
+    else
+        return 0;
+    if (n > 0)
+        sent(o, (size_t)n);
+    return n;
+}
+
 int
 outbox_flush(struct outbox *o)
 {
-    for (;;) {
-        ssize_t n;
+    ssize_t n;
 
-        gather(o);
-        if (o->start < o->stop)
-            n = stream_write(o->stream, o->bytes + o->start,
-                             o->stop - o->start);
-        else if (o->current)
-            n = stream_write(o->stream, o->rest, o->rest_len);
-        else
-            break;
-        if (n == -EAGAIN) {
-            o->blocked = true;
-            return 0;
-        }
-        if (n < 0)
-            return (int)n;
-        sent(o, (size_t)n);
-    }
-    o->blocked = false;
-    return 0;
+    do
+        n = write_some(o);
+    while (n > 0);
+    if (n == 0)
+        n = stream_flush(o->stream);
+    o->blocked = n == -EAGAIN;
+    return o->blocked ? 0 : (int)n;
 }

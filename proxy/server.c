@@ -112,8 +112,7 @@ server_share(struct server *s, const char *name)
     return NULL;
 }
 
-/* ---- connections ----------------------------------------------------------
- */
+/* ---- connections ------------------------------------------------------- */
 
 int
 server_add(struct server *s, struct conn *c, const char **why)
@@ -201,8 +200,7 @@ server_refused(struct server *s, const struct conn *c, const char *why)
                 why);
 }
 
-/* ---- for main and the control socket --------------------------------------
- */
+/* ---- for main and the control socket ----------------------------------- */
 
 int
 server_drain(struct server *s, const char *name, bool on)

@@ -7,12 +7,18 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <openssl/bio.h>
 #include <openssl/err.h>
+
+/* Some eight records; one of them is at most 16 KiB and 256 bytes. */
+#define GATHER_SIZE (136 * 1024)
 
 void
 stream_init_take_fd(struct stream *s, int fd)
@@ -31,6 +37,8 @@ stream_fini(struct stream *s, bool reset)
 
     SSL_free(s->ssl);
     s->ssl = NULL;
+    free(s->gather);
+    s->gather = NULL;
     if (s->fd < 0)
         return;
     if (reset)
@@ -39,13 +47,109 @@ stream_fini(struct stream *s, bool reset)
     s->fd = -1;
 }
 
+/* ---- gathering: a BIO below TLS that sends when told, or when full ----- */
+
+/* Returns false and errno when something is left. */
+static bool
+send_gathered(struct stream *s)
+{
+    while (s->sent < s->gathered) {
+        ssize_t n = send(s->fd, s->gather + s->sent, s->gathered - s->sent,
+                         MSG_NOSIGNAL);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return false;
+        s->sent += (size_t)n;
+    }
+    s->sent = s->gathered = 0;
+    return true;
+}
+
+static int
+gather_failed(BIO *bio)
+{
+    BIO_clear_retry_flags(bio);
+    if (errno == EAGAIN)
+        BIO_set_retry_write(bio);
+    return -1;
+}
+
+static int
+gather_write(BIO *bio, const char *data, int len)
+{
+    struct stream *s = BIO_get_data(bio);
+    size_t n = (size_t)len;
+
+    if (n > GATHER_SIZE - s->gathered && !send_gathered(s))
+        return gather_failed(bio);
+    if (n > GATHER_SIZE)
+        n = GATHER_SIZE;
+    BIO_clear_retry_flags(bio);
+    memcpy(s->gather + s->gathered, data, n);
+    s->gathered += n;
+    return (int)n;
+}
+
+static long
+gather_ctrl(BIO *bio, int command, long number, void *pointer)
+{
+    (void)number;
+    (void)pointer;
+    if (command != BIO_CTRL_FLUSH)
+        return 0;
+    BIO_clear_retry_flags(bio);
+    return send_gathered(BIO_get_data(bio)) ? 1 : gather_failed(bio);
+}
+
+static int
+gather_create(BIO *bio)
+{
+    BIO_set_init(bio, 1);
+    return 1;
+}
+
+static BIO_METHOD *gather_method;
+
+static void
+make_gather_method(void)
+{
+    BIO_METHOD *m = BIO_meth_new(BIO_TYPE_SOURCE_SINK, "gather");
+
+    if (m && BIO_meth_set_write(m, gather_write) &&
+        BIO_meth_set_ctrl(m, gather_ctrl) &&
+        BIO_meth_set_create(m, gather_create))
+        gather_method = m;
+}
+
+static BIO *
+gather_new(struct stream *s)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    BIO *bio;
+
+    pthread_once(&once, make_gather_method);
+    bio = gather_method ? BIO_new(gather_method) : NULL;
+    if (bio)
+        BIO_set_data(bio, s);
+    return bio;
+}
+
 int
 stream_secure(struct stream *s, SSL_CTX *ctx)
 {
+    BIO *bio;
+
     ERR_clear_error();
     s->ssl = SSL_new(ctx);
-    if (!s->ssl || SSL_set_fd(s->ssl, s->fd) != 1)
+    s->gather = malloc(GATHER_SIZE);
+    bio = gather_new(s);
+    if (!s->ssl || !s->gather || !bio || SSL_set_rfd(s->ssl, s->fd) != 1) {
+        BIO_free(bio);
         return -ENOMEM;
+    }
+    SSL_set0_wbio(s->ssl, bio);
     SSL_set_accept_state(s->ssl);
     return 0;
 }
@@ -156,6 +260,15 @@ stream_write(struct stream *s, const void *buf, size_t len)
         return (ssize_t)put;
     n = tls_failed(s, (int)n, &s->write_events);
     return n == 0 ? -ECONNRESET : n;
+}
+
+int
+stream_flush(struct stream *s)
+{
+    if (s->sent == s->gathered || send_gathered(s))
+        return 0;
+    s->write_events = POLLOUT;
+    return (int)plain_failed(s, errno);
 }
 
 bool

@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* A non-blocking byte stream to a peer: a socket, later TLS on top of it. */
+/* A non-blocking byte stream to a peer: a socket, later TLS on top of it.
+ *
+ * TLS makes a record of each 16 KiB.  They are gathered and leave in few
+ * system calls, so that stream_flush has to be called after the last write. */
 #ifndef DETOUR_PROXY_STREAM_H
 #define DETOUR_PROXY_STREAM_H
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include <openssl/ssl.h>
@@ -16,6 +20,9 @@ struct stream {
      * again; TLS may have to write in order to read. */
     short read_events, write_events;
     char error[160]; /* of the last call that failed; for people */
+    /* encrypted, from sent up to gathered not yet with the socket */
+    uint8_t *gather;
+    size_t sent, gathered;
 };
 
 /* stream_init - take over a connected non-blocking socket.
@@ -51,6 +58,12 @@ ssize_t stream_read(struct stream *s, void *buf, size_t len);
  * for write_events.  After -EAGAIN the next call must offer the same bytes,
  * and may offer more of them. */
 ssize_t stream_write(struct stream *s, const void *buf, size_t len);
+
+/* stream_flush - hand everything that was written to the socket.
+ *
+ * errors:  as stream_write; what is left goes with the next call
+ */
+int stream_flush(struct stream *s);
 
 /* stream_pending - bytes have come that poll() does not know of. */
 bool stream_pending(struct stream *s);

@@ -186,7 +186,7 @@ static const struct negotiate_export export = {
     .description = "about it",
 };
 
-/* ---- before TLS --------------------------------------------------------- */
+/* ---- before TLS -------------------------------------------------------- */
 
 static void
 test_greeting_is_fixed_newstyle(void **state)
@@ -316,8 +316,7 @@ test_plain_options_are_counted(void **state)
     end(&t);
 }
 
-/* ---- the frame ------------------------------------------------------------
- */
+/* ---- the frame --------------------------------------------------------- */
 
 static void
 test_option_in_pieces_waits_for_the_last_byte(void **state)
@@ -397,8 +396,7 @@ test_options_of_a_minute_are_counted(void **state)
     end(&t);
 }
 
-/* ---- inside TLS ------------------------------------------------------------
- */
+/* ---- inside TLS -------------------------------------------------------- */
 
 static void
 test_info_with_a_wrong_length_is_invalid(void **state)
@@ -579,8 +577,7 @@ test_list_names_and_acknowledges(void **state)
     end(&t);
 }
 
-/* ---- contexts --------------------------------------------------------------
- */
+/* ---- contexts ---------------------------------------------------------- */
 
 static void
 test_meta_needs_structured_replies(void **state)

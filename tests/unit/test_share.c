@@ -20,7 +20,7 @@
 
 #define PATIENCE_MS 5000
 
-/* ---- the LUN and the monitor --------------------------------------------- */
+/* ---- the LUN and the monitor ------------------------------------------- */
 
 static struct fake {
     pthread_mutex_t lock;
@@ -139,8 +139,7 @@ __wrap_monitor_get(struct monitor *m, struct monitor_status *st)
     snprintf(st->verdict.reason, sizeof st->verdict.reason, "as told");
 }
 
-/* ---- the bench --------------------------------------------------------------
- */
+/* ---- the bench --------------------------------------------------------- */
 
 static struct config_host hosts[] = {
     {.name = (char *)"a", .number = 1},
@@ -307,8 +306,7 @@ was_told(struct peer *p, enum session_order o)
     return atomic_load(&p->told) == (int)o;
 }
 
-/* ---- tests
- * ------------------------------------------------------------------- */
+/* ---- tests ------------------------------------------------------------- */
 
 static void
 test_share_session_is_let_in(void **state)

@@ -233,7 +233,7 @@ finish(uint64_t offset, int error)
     pthread_mutex_unlock(&fake.lock);
 }
 
-/* ---- the connection ------------------------------------------------------ */
+/* ---- the connection ---------------------------------------------------- */
 
 struct bench {
     struct stream stream;
@@ -399,8 +399,7 @@ order(struct bench *b, enum session_order o)
     assert_int_equal(write(b->wake_fd, &one, sizeof one), sizeof one);
 }
 
-/* ---- tests ------------------------------------------------------------------
- */
+/* ---- tests ------------------------------------------------------------- */
 
 static void
 test_transmit_read_brings_the_data(void **state)
@@ -801,6 +800,29 @@ test_transmit_early_bytes_are_used(void **state)
     assert_int_equal(ended(b), TRANSMIT_DISC);
 }
 
+/* All of them at hand, more than there is room for: what makes room must not
+ * be waited for. */
+static void
+test_transmit_buffered_requests_go_on_when_there_is_room(void **state)
+{
+    struct bench *b = *state;
+    uint8_t wire[5 * REQUESTS][NBD_REQUEST_SIZE] = {0};
+
+    for (unsigned i = 0; i < 5 * REQUESTS; i++) {
+        nbd_put32(wire[i], NBD_REQUEST_MAGIC);
+        nbd_put16(wire[i] + 6, NBD_CMD_CACHE);
+        nbd_put64(wire[i] + 8, i);
+        nbd_put32(wire[i] + 24, 512);
+    }
+    b->opt.early = wire;
+    b->opt.early_len = sizeof wire;
+    begin(b);
+    for (unsigned i = 0; i < 5 * REQUESTS; i++)
+        expect(b, i, 0);
+    ask(b, NBD_CMD_DISC, 0, 0, 0, 0);
+    assert_int_equal(ended(b), TRANSMIT_DISC);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int
@@ -829,6 +851,7 @@ main(void)
         TEST(test_transmit_block_status_in_chunks),
         TEST(test_transmit_requests_byte_by_byte),
         TEST(test_transmit_early_bytes_are_used),
+        TEST(test_transmit_buffered_requests_go_on_when_there_is_room),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
