@@ -814,8 +814,7 @@ test_transmit_buffered_requests_go_on_when_there_is_room(void **state)
         nbd_put64(wire[i] + 8, i);
         nbd_put32(wire[i] + 24, 512);
     }
-    b->opt.early = wire;
-    b->opt.early_len = sizeof wire;
+    send_all(b, wire, sizeof wire);
     begin(b);
     for (unsigned i = 0; i < 5 * REQUESTS; i++)
         expect(b, i, 0);
