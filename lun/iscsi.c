@@ -57,6 +57,10 @@ understand(struct iscsi_lun *l)
         log_error("lun %s: device '%s': %s", l->opt->name, l->opt->device, err);
         return -EINVAL;
     }
+    /* libiscsi sends the number as the first two bytes: peripheral device
+     * addressing up to 255, flat space addressing beyond (SAM-5 4.7.7). */
+    if (l->url.lun > 255)
+        l->url.lun |= 0x4000;
     if (!l->opt->initiator || l->opt->initiator[0] == '\0') {
         log_error("lun %s: no initiator name", l->opt->name);
         return -EINVAL;

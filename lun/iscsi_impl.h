@@ -56,6 +56,11 @@
  * targets grant (64 LIO, 128 tgtd), so that a probe always finds room: a
  * NOP-Out that waits behind a full window would make slow look like dead. */
 #define ISCSI_DEPTH 32
+/* A reset may have dropped commands without an answer; those that are older
+ * than it and open for so long count as lost.  Much longer than a slow disk
+ * takes: each one that is lost costs the session, and fencing that costs the
+ * next reset where the target has no PREEMPT AND ABORT. */
+#define ISCSI_DOUBT_MS 5000
 /* the keeper's own commands, when nobody waits with a deadline */
 #define ISCSI_KEEPER_MS 10000
 /* a key whose REGISTER was never answered is looked for this long */

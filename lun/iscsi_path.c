@@ -146,8 +146,7 @@ check_doubt(struct iscsi_path *p, uint64_t now_ms)
 {
     struct iscsi_request *r;
 
-    if (p->doubt_ms == 0 ||
-        now_ms < p->doubt_ms + p->lun->opt->probe_timeout_ms)
+    if (p->doubt_ms == 0 || now_ms < p->doubt_ms + ISCSI_DOUBT_MS)
         return;
     TAILQ_FOREACH(r, &p->sent, link)
     {

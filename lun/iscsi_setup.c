@@ -171,7 +171,7 @@ learn_inquiry(struct iscsi_path *p, struct iscsi_info *info,
         return -ENOLINK;
     if (n < 36 || answer[0] != 0) { /* SPC-5 6.6.2: a disk, and connected */
         iscsi_path_trouble(p, "LUN %u is not a disk (peripheral byte 0x%02x)",
-                           p->lun->url.lun, answer[0]);
+                           p->lun->url.lun & 0x3FFF, answer[0]);
         return -ENXIO;
     }
     for (size_t i = 0; i < sizeof(plain_only) / sizeof(plain_only[0]); i++)

@@ -457,6 +457,25 @@ test_unexpected_identity_is_not_served(void **state)
     assert_int_equal(host_down(&h), 0);
 }
 
+/* Beyond 255 the number is written in another way (SAM-5 4.7.7). */
+static void
+test_lun_number_above_255(void **state)
+{
+    char device[] = "iscsi://127.0.0.2/" SAN_IQN "/300";
+    struct host h;
+    struct lun_options opt = host_options(&h, 1, device);
+
+    (void)state;
+    assert_int_equal(san_run("truncate -s 1M %s/second", dir), 0);
+    san_adm(&san, "--op new --mode logicalunit --tid 1 --lun 300 -b %s/second",
+            dir);
+    host_open(&h, &opt);
+    await(&h, st.paths_good == 1);
+    assert_int_equal(status_of(&h).size, 1u << 20);
+    assert_int_equal(read_byte(&h, 0), 0);
+    assert_int_equal(host_down(&h), 0);
+}
+
 static void
 test_bad_device_is_einval(void **state)
 {
@@ -562,6 +581,7 @@ main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         iscsi_test(test_bad_device_is_einval),
+        iscsi_test(test_lun_number_above_255),
         iscsi_test(test_status_tells_what_the_target_says),
         iscsi_test(test_io_matches_a_model),
         iscsi_test(test_long_zero_and_unaligned_requests),
