@@ -328,7 +328,9 @@ int lun_check_registration(struct lun *l, uint64_t deadline_ms);
  * Preempts-and-aborts every key of that host in this cluster, and reads the
  * keys again until none is left, so that a nexus it registers meanwhile is
  * caught as well.  Where the target refuses PREEMPT AND ABORT: PREEMPT and
- * then LUN RESET, with one warning for each LUN.  No key: nothing to do.
+ * then LUN RESET, with one warning for each LUN.  No key from the start:
+ * block has nothing to do; iscsi sends a LUN RESET, since another host may
+ * have taken the key and not yet ended what was under way.
  *
  * errors:  -EBADE we are not registered ourselves; -EOPNOTSUPP with
  *          LUN_FENCE_DRAIN; path errors and -ETIMEDOUT: assume nothing
