@@ -149,6 +149,7 @@ lab_up() {
         truncate -s "$LAB_LUN_SIZE" "$LAB_DIR/lun1"
     fi
     pki_up || lab_failed "no certificates"
+    sanitizer_wrap
     for h in "${LAB_HOSTS[@]}"; do
         host_config "$h"
     done
