@@ -16,7 +16,7 @@
 #define JOBS_STUCK_MAX   8
 #define ORPHAN_FLOOR_MS  500 /* lun_destroy waits so long for its threads */
 
-/* ---- life ---------------------------------------------------------------- */
+/* ---- life -------------------------------------------------------- */
 
 struct block *
 block_get(struct block *b)
@@ -108,8 +108,7 @@ block_device(struct block *b)
     return d;
 }
 
-/* ---- the device comes and goes
- * ----------------------------------------------- */
+/* ---- the device comes and goes ----------------------------------- */
 
 static void
 set_path_state_locked(struct block *b, enum lun_path_state state, int error)
@@ -259,8 +258,7 @@ keep(void *opaque)
     return NULL;
 }
 
-/* ---- creating
- * ------------------------------------------------------------------ */
+/* ---- creating ---------------------------------------------------- */
 
 static int
 prepare(struct block *b, const struct lun_options *opt)
@@ -384,8 +382,7 @@ block_destroy(void *opaque, uint64_t deadline_ms)
     return lost;
 }
 
-/* ---- status
- * -------------------------------------------------------------------- */
+/* ---- status ------------------------------------------------------ */
 
 static void
 block_get_status(void *opaque, struct lun_status *st)

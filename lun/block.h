@@ -134,7 +134,7 @@ block_request(struct lun_io *io)
     return (struct block_request *)io;
 }
 
-/* ---- block.c ---- */
+/* ---- block.c ----------------------------------------------------- */
 
 struct block *block_get(struct block *b);
 void block_put(struct block *b);
@@ -164,7 +164,7 @@ void block_orphan_end(struct block *b, struct block_request *r);
  * anew would give it back the right to write. */
 void block_drop_lock_locked(struct block *b);
 
-/* ---- block_queue.c ---- */
+/* ---- block_queue.c ----------------------------------------------- */
 
 void *block_queue_create(void *b);
 void block_queue_destroy(void *q);
@@ -193,7 +193,7 @@ void block_queue_returned(struct block_request *r, int error);
 void block_queue_put(struct block_queue *q);
 void block_queue_wake_locked(struct block_queue *q);
 
-/* ---- block_worker.c ---- */
+/* ---- block_worker.c ---------------------------------------------- */
 
 /* block_worker_give - have r carried out, from r->done on.
  *
@@ -209,7 +209,7 @@ struct lun_io *block_worker_take_back(struct block *b, struct block_queue *q,
 /* block_worker_stop - idle workers end. */
 void block_worker_stop(struct block *b);
 
-/* ---- block_reaper.c ---- */
+/* ---- block_reaper.c ---------------------------------------------- */
 
 /* block_reaper_start - errors: -errno. */
 int block_reaper_start(struct block *b);
@@ -222,7 +222,7 @@ void block_reaper_watch_locked(struct block_queue *q);
 void block_reaper_take(struct block_queue *q);
 void block_reaper_kick(struct block *b);
 
-/* ---- block_info.c ---- */
+/* ---- block_info.c ------------------------------------------------ */
 
 size_t block_get_paths(void *b, struct lun_path *paths, size_t max);
 void block_count_paths(struct device *d, unsigned *good, unsigned *known);
@@ -230,7 +230,7 @@ void block_good_slaves(const struct device *d, struct block_slaves *good);
 int block_extents(void *b, uint64_t offset, uint64_t count,
                   struct lun_extent *extents, size_t max, uint64_t deadline_ms);
 
-/* ---- block_register.c ---- */
+/* ---- block_register.c -------------------------------------------- */
 
 int block_register(void *b, uint64_t deadline_ms);
 void block_release(void *b);

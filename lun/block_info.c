@@ -7,8 +7,7 @@
 
 #include "lun/block.h"
 
-/* ---- paths ----------------------------------------------------------------
- */
+/* ---- paths ------------------------------------------------------- */
 
 /* What the SCSI layer (device/state: running, offline, transport-offline,
  * blocked, ...) or NVMe (live, connecting, ...) thinks of a path.  sysfs is
@@ -98,8 +97,7 @@ block_get_paths(void *opaque, struct lun_path *paths, size_t max)
     return n;
 }
 
-/* ---- extents ----------------------------------------------------------------
- */
+/* ---- extents ----------------------------------------------------- */
 
 #define EXTENTS_MAX 64 /* in one answer */
 

@@ -49,8 +49,7 @@ run(struct block *b, struct job_group *group, int (*work)(void *),
     return a->device ? job_run(group, &j, deadline_ms) : -ENOLINK;
 }
 
-/* ---- looking ----------------------------------------------------------------
- */
+/* ---- looking ----------------------------------------------------- */
 
 static int
 look(void *arg)
@@ -76,8 +75,7 @@ block_pr_look(struct block *b, struct pr_block_state *s, uint64_t deadline_ms)
     return err;
 }
 
-/* ---- registering
- * ------------------------------------------------------------- */
+/* ---- registering ------------------------------------------------- */
 
 static int
 open_path(const char *name)
@@ -154,8 +152,7 @@ block_pr_reserve(struct block *b, uint64_t key, uint64_t deadline_ms)
     return run(b, b->jobs, send_reserve, &a, deadline_ms);
 }
 
-/* ---- preempting
- * ---------------------------------------------------------------- */
+/* ---- preempting -------------------------------------------------- */
 
 static int
 send_preempt_abort(void *arg)

@@ -55,8 +55,7 @@ has_key(const struct pr_block_state *s, uint64_t key)
     return false;
 }
 
-/* ---- registering
- * --------------------------------------------------------------- */
+/* ---- registering ------------------------------------------------- */
 
 static int
 wait_for_orphans(struct block *b, uint64_t deadline_ms)
@@ -257,8 +256,7 @@ block_release(void *opaque)
     block_changed(b);
 }
 
-/* ---- checking
- * ------------------------------------------------------------------ */
+/* ---- checking ---------------------------------------------------- */
 
 static bool
 tried_locked(const struct block *b, const char *name)
@@ -313,8 +311,7 @@ block_check_registration(void *opaque, uint64_t deadline_ms)
     return provide_reservation(b, &s, key, deadline_ms);
 }
 
-/* ---- fencing another host
- * -------------------------------------------------------- */
+/* ---- fencing another host ---------------------------------------- */
 
 /* A LUN RESET that a PREEMPT without abort asks for, until it is done: the
  * victim's key is gone by then, and would no longer tell. */

@@ -18,7 +18,7 @@
 
 #define IDLE_MS 10000 /* then a worker ends */
 
-/* ---- the work ------------------------------------------------------------ */
+/* ---- the work ---------------------------------------------------- */
 
 static bool
 unwanted(const struct block_request *r)
@@ -157,8 +157,7 @@ carry_out(struct block_request *r)
     return err;
 }
 
-/* ---- the workers ----------------------------------------------------------
- */
+/* ---- the workers ------------------------------------------------- */
 
 static struct lun_io *
 next_locked(struct block *b)

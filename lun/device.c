@@ -16,7 +16,7 @@
 
 #define LARGEST_ALIGN 4096
 
-/* ---- files --------------------------------------------------------------- */
+/* ---- files ------------------------------------------------------- */
 
 /* returns: 0 when the kernel or the file system does not tell */
 static uint32_t
@@ -66,8 +66,7 @@ measure_file(struct device *d, const struct stat *st)
     return 0;
 }
 
-/* ---- block devices ---------------------------------------------------------
- */
+/* ---- block devices ----------------------------------------------- */
 
 static int
 measure_disk(struct device *d, const struct stat *st)
@@ -124,7 +123,7 @@ measure(struct device *d)
     return err ? err : identity_of_fd(d->fd, d->id);
 }
 
-/* ---- both --------------------------------------------------------------- */
+/* ---- both -------------------------------------------------------- */
 
 static int
 open_direct(const char *path, bool *readonly)

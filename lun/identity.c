@@ -22,7 +22,7 @@ struct fsuuid2 {
 };
 #define GETFSUUID _IOR(0x15, 0, struct fsuuid2)
 
-/* ---- names ------------------------------------------------------------- */
+/* ---- names ------------------------------------------------------- */
 
 static void
 put_hex(char *to, size_t room, const uint8_t *bytes, size_t n)
@@ -73,7 +73,7 @@ put_id_text(char id[LUN_ID_MAX], const char *text, size_t n)
             *c = (char)tolower((unsigned char)*c);
 }
 
-/* ---- VPD page 0x83 ------------------------------------------------------ */
+/* ---- VPD page 0x83 ----------------------------------------------- */
 
 enum {
     TYPE_T10 = 1,
@@ -152,7 +152,7 @@ identity_from_vpd83(const uint8_t *page, size_t len, char id[LUN_ID_MAX])
     return best ? 0 : -ENOENT;
 }
 
-/* ---- what the kernel and multipathd call it ------------------------------ */
+/* ---- what the kernel and multipathd call it ---------------------- */
 
 int
 identity_from_wwid(const char *wwid, char id[LUN_ID_MAX])
@@ -196,7 +196,7 @@ identity_from_dm_uuid(const char *uuid, char id[LUN_ID_MAX])
     }
 }
 
-/* ---- files and devices --------------------------------------------------- */
+/* ---- files and devices ------------------------------------------- */
 
 static int
 of_file(int fd, const struct stat *st, char id[LUN_ID_MAX])

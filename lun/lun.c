@@ -43,37 +43,48 @@ struct lun_queue {
     int epoll_fd;   /* of refused_fd and the backend's; -1: nobody asked */
 };
 
-/* ---- opening ---------------------------------------------------------- */
+/* ---- opening ----------------------------------------------------- */
+
+#define STRINGS 9
+
+/* Where the strings are that an option struct points at. */
+static void
+find_strings(struct lun_options *opt, const char **strings[STRINGS])
+{
+    const char **found[STRINGS] = {
+        &opt->name,      &opt->device,    &opt->process,
+        &opt->rundir,    &opt->statedir,  &opt->expected_id,
+        &opt->initiator, &opt->chap_user, &opt->chap_secret_file,
+    };
+
+    memcpy(strings, found, sizeof found);
+}
 
 static void
 free_options(struct lun_options *opt)
 {
-    const char *strings[] = {
-        opt->name,      opt->device,    opt->process,
-        opt->rundir,    opt->statedir,  opt->expected_id,
-        opt->initiator, opt->chap_user, opt->chap_secret_file};
+    const char **strings[STRINGS];
 
-    for (size_t i = 0; i < sizeof strings / sizeof *strings; i++)
-        free((char *)strings[i]);
+    find_strings(opt, strings);
+    for (size_t i = 0; i < STRINGS; i++)
+        free((char *)*strings[i]);
 }
 
-static bool
-copy_string(const char **s)
-{
-    return !*s || (*s = strdup(*s));
-}
-
+/* returns: false without memory; to can be freed then as well */
 static bool
 copy_options(struct lun_options *to, const struct lun_options *from)
 {
-    bool ok;
+    const char **strings[STRINGS];
+    bool ok = true;
 
     *to = *from;
-    ok = copy_string(&to->name) & copy_string(&to->device) &
-         copy_string(&to->process) & copy_string(&to->rundir) &
-         copy_string(&to->statedir) & copy_string(&to->expected_id) &
-         copy_string(&to->initiator) & copy_string(&to->chap_user) &
-         copy_string(&to->chap_secret_file);
+    find_strings(to, strings);
+    for (size_t i = 0; i < STRINGS; i++) {
+        if (!*strings[i])
+            continue;
+        *strings[i] = strdup(*strings[i]);
+        ok = ok && *strings[i];
+    }
     return ok;
 }
 
@@ -143,7 +154,7 @@ lun_destroy(struct lun *l, uint64_t deadline_ms)
     return lost;
 }
 
-/* ---- status ----------------------------------------------------------- */
+/* ---- status ------------------------------------------------------ */
 
 void
 lun_changed(struct lun *l)
@@ -180,7 +191,7 @@ lun_get_paths(struct lun *l, struct lun_path *paths, size_t max)
     return l->backend->get_paths(l->b, paths, max);
 }
 
-/* ---- queues ------------------------------------------------------------ */
+/* ---- queues ------------------------------------------------------ */
 
 struct lun_queue *
 lun_queue_create(struct lun *l)
@@ -310,7 +321,7 @@ lun_queue_interrupt(struct lun_queue *q)
     q->lun->backend->queue_interrupt(q->q);
 }
 
-/* ---- requests ----------------------------------------------------------- */
+/* ---- requests ---------------------------------------------------- */
 
 struct lun_io *
 lun_io_get(struct lun_queue *q, size_t room)
@@ -448,7 +459,7 @@ lun_extents(struct lun *l, uint64_t offset, uint64_t count,
     return l->backend->extents(l->b, offset, count, extents, max, deadline_ms);
 }
 
-/* ---- the right to write ------------------------------------------------- */
+/* ---- the right to write ------------------------------------------ */
 
 int
 lun_register(struct lun *l, uint64_t deadline_ms)

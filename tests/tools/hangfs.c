@@ -68,7 +68,7 @@ attributes(uint64_t node)
     };
 }
 
-/* ---- what can be held ---------------------------------------------------- */
+/* ---- what can be held -------------------------------------------- */
 
 static void
 do_read(const struct fuse_in_header *in)
@@ -132,8 +132,7 @@ carry_out(const struct fuse_in_header *in)
     }
 }
 
-/* ---- what never hangs ------------------------------------------------------
- */
+/* ---- what never hangs -------------------------------------------- */
 
 static void
 do_init(const struct fuse_in_header *in)
@@ -202,8 +201,7 @@ do_quick(const struct fuse_in_header *in)
     }
 }
 
-/* ---- the loop ---------------------------------------------------------------
- */
+/* ---- the loop ---------------------------------------------------- */
 
 /* returns: false when the file system is gone */
 static bool

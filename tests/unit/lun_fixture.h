@@ -177,7 +177,7 @@ loop_attach(const char *file, bool direct)
         LO_FLAGS_AUTOCLEAR | (direct ? LO_FLAGS_DIRECT_IO : 0);
     /* another test may take the free one first */
     for (int i = 0; control >= 0 && backing >= 0 && i < 20; i++) {
-        int number = ioctl(control, LOOP_CTL_GET_FREE);
+        int number = ioctl(control, LOOP_CTL_GET_FREE, 0);
 
         if (number < 0)
             break;
@@ -200,7 +200,7 @@ loop_detach(struct loop *loop)
 {
     if (loop->fd < 0)
         return;
-    ioctl(loop->fd, LOOP_CLR_FD);
+    ioctl(loop->fd, LOOP_CLR_FD, 0);
     close(loop->fd);
     loop->fd = -1;
 }

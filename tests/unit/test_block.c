@@ -7,8 +7,7 @@
 
 #define MIB (1u << 20)
 
-/* ---- opening ----------------------------------------------------------------
- */
+/* ---- opening ----------------------------------------------------- */
 
 static void
 test_device_string_without_slash_is_refused(void **state)
@@ -141,8 +140,7 @@ test_file_that_shrank_fails_reads(void **state)
     lun_destroy(l, soon());
 }
 
-/* ---- refusals
- * ----------------------------------------------------------------- */
+/* ---- refusals ---------------------------------------------------- */
 
 struct refusal {
     enum lun_op op;
@@ -287,8 +285,7 @@ test_abandoned_refusal_is_forgotten(void **state)
     lun_destroy(l, soon());
 }
 
-/* ---- waiting
- * -------------------------------------------------------------------- */
+/* ---- waiting ----------------------------------------------------- */
 
 static void
 test_fd_is_readable_when_something_is_done(void **state)
@@ -402,8 +399,7 @@ test_destroyed_queue_forgets_what_was_done(void **state)
     assert_int_equal(lun_destroy(l, soon()), 0);
 }
 
-/* ---- the same bytes
- * ---------------------------------------------------------------- */
+/* ---- the same bytes ---------------------------------------------- */
 
 #define MODEL_SIZE  (4 * MIB)
 #define MODEL_DEPTH 24
@@ -551,8 +547,7 @@ test_write_is_in_the_file_when_it_is_done(void **state)
     lun_destroy(l, soon());
 }
 
-/* ---- extents
- * ------------------------------------------------------------------------ */
+/* ---- extents ----------------------------------------------------- */
 
 static void
 test_extents_tell_holes_from_data(void **state)
@@ -603,9 +598,7 @@ test_zero_without_hole_stays_allocated(void **state)
     lun_destroy(l, soon());
 }
 
-/* ---- drain
- * ---------------------------------------------------------------------------
- */
+/* ---- drain ------------------------------------------------------- */
 
 static void
 test_drain_registers_once(void **state)

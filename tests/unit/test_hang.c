@@ -10,11 +10,25 @@
 #include <sys/mount.h>
 #include <sys/wait.h>
 
+#include "tests/unit/fake_pr.h"
+
 #define MIB       (1u << 20)
 #define PROMPT_MS 2000 /* what must not wait for the device ends before */
 
-/* ---- the device
- * -------------------------------------------------------------- */
+int __real_ioctl(int fd, unsigned long request, void *arg);
+int __wrap_ioctl(int fd, unsigned long request, void *arg);
+
+int
+__wrap_ioctl(int fd, unsigned long request, void *arg)
+{
+    int ret;
+
+    return fake_pr_ioctl(fd, request, arg, &ret)
+               ? ret
+               : __real_ioctl(fd, request, arg);
+}
+
+/* ---- the device -------------------------------------------------- */
 
 static struct {
     pid_t pid;
@@ -139,8 +153,7 @@ hang_write(struct lun_queue *q, struct lun_tally *t, int fill)
     assert_false(lun_run(q, io, clock_ms() + 50));
 }
 
-/* ---- nobody is held up
- * ----------------------------------------------------------- */
+/* ---- nobody is held up ------------------------------------------- */
 
 static void
 abandoned_write_keeps_its_data(bool loop)
@@ -455,8 +468,7 @@ test_extents_are_all_data_where_nobody_knows(void **state)
     lun_destroy(l, soon());
 }
 
-/* ---- registration and locks
- * --------------------------------------------------------- */
+/* ---- registration and locks -------------------------------------- */
 
 static void
 test_registering_waits_for_orphans(void **state)
@@ -473,6 +485,44 @@ test_registering_waits_for_orphans(void **state)
     tell("go\n");
     assert_int_equal(lun_register(l, soon()), 0);
     assert_int_equal(status_of(l).registration, LUN_REGISTERED);
+    lun_queue_destroy(q);
+    lun_destroy(l, soon());
+}
+
+/* A path that came back is not registered, and conflicts although the key
+ * still stands on the LUN. */
+static void
+test_conflict_ends_the_registration(void **state)
+{
+    struct lun_options opt = fixture_options(device(false));
+    struct lun_queue *q;
+    struct lun_io *io, *got;
+    struct lun *l;
+    uint64_t key;
+
+    (void)state;
+    fake_reset();
+    opt.fence = LUN_FENCE_PR;
+    l = fixture_lun(&opt);
+    q = lun_queue_create(l);
+    assert_int_equal(lun_register(l, soon()), 0);
+    key = status_of(l).key;
+    io = request(q, LUN_WRITE, 0, 4096, 1);
+    io->registration_no = 1;
+    tell("hold\n");
+    lun_submit(q, io);
+    assert_int_equal(lun_reap(q, &got, 1, clock_ms() + 20), 0);
+    wait_until(tell("held\n") == 1);
+    tell("fail 52\n"); /* EBADE */
+    assert_int_equal(lun_reap(q, &got, 1, soon()), 1);
+    assert_int_equal(got->error, -EBADE);
+    lun_io_put(got);
+    wait_until(status_of(l).registration == LUN_FENCED);
+    assert_int_equal(fake.keys[1], key);
+    assert_int_equal(lun_register(l, soon()), 0);
+    assert_int_equal(status_of(l).registration_no, 2);
+    assert_true(status_of(l).key != key);
+    assert_int_equal(fake.keys[1], status_of(l).key);
     lun_queue_destroy(q);
     lun_destroy(l, soon());
 }
@@ -633,6 +683,7 @@ main(void)
         test(test_zeroes_are_written_where_fallocate_is_refused),
         test(test_extents_are_all_data_where_nobody_knows),
         test(test_registering_waits_for_orphans),
+        test(test_conflict_ends_the_registration),
         test(test_release_keeps_the_lock_for_orphans),
         test(test_lock_outlives_a_killed_process_file),
         test(test_lock_outlives_a_killed_process_loop),

@@ -1,0 +1,492 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The right to write on a kernel device: registering, sharing it among a
+ * host's processes, losing it, fencing others. */
+#include "tests/unit/lun_fixture.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/file.h>
+
+#include "lun/epoch.h"
+#include "lun/key.h"
+#include "tests/unit/fake_pr.h"
+
+#define MIB (1u << 20)
+
+int __real_ioctl(int fd, unsigned long request, void *arg);
+int __wrap_ioctl(int fd, unsigned long request, void *arg);
+
+int
+__wrap_ioctl(int fd, unsigned long request, void *arg)
+{
+    int ret;
+
+    return fake_pr_ioctl(fd, request, arg, &ret)
+               ? ret
+               : __real_ioctl(fd, request, arg);
+}
+
+static atomic_uint notified;
+
+static void
+notify(void *opaque)
+{
+    (void)opaque;
+    notified++;
+}
+
+static int
+setup(void **state)
+{
+    fake_reset();
+    return fixture_setup(state);
+}
+
+/* A process of a host; hosts have a state folder and a lock of their own. */
+static struct lun *
+process(unsigned host)
+{
+    char folder[192], disk[16];
+    struct lun_options opt;
+
+    snprintf(disk, sizeof disk, "disk%u", host);
+    snprintf(folder, sizeof folder, "%s/host%u", fixture_dir, host);
+    mkdir(folder, 0700);
+    opt = fixture_options(fixture_file(disk, MIB));
+    opt.rundir = opt.statedir = folder;
+    opt.host_number = host;
+    opt.fence = LUN_FENCE_PR;
+    opt.notify = notify;
+    return fixture_lun(&opt);
+}
+
+static uint32_t
+epoch_of(struct lun *l)
+{
+    struct key k;
+
+    assert_true(key_unpack(status_of(l).key, &k));
+    return k.epoch;
+}
+
+static int
+write_under(struct lun *l, uint64_t registration_no)
+{
+    struct lun_queue *q = lun_queue_create(l);
+    struct lun_io *io = request(q, LUN_WRITE, 0, 4096, 1);
+    int err;
+
+    io->registration_no = registration_no;
+    assert_true(lun_run(q, io, soon()));
+    err = io->error;
+    lun_io_put(io);
+    lun_queue_destroy(q);
+    return err;
+}
+
+/* ---- registering ------------------------------------------------- */
+
+static void
+registering_makes_key_and_reservation(bool passes_read)
+{
+    struct lun *l;
+    struct key k;
+
+    fake.passes_read = passes_read;
+    l = process(1);
+    assert_int_equal(write_under(l, 0), -EBADE);
+    assert_int_equal(write_under(l, 1), -EBADE);
+    assert_int_equal(lun_register(l, soon()), 0);
+    assert_int_equal(status_of(l).registration, LUN_REGISTERED);
+    assert_int_equal(status_of(l).registration_no, 1);
+    assert_true(key_unpack(fake.keys[1], &k));
+    assert_int_equal(k.cluster, 7);
+    assert_int_equal(k.host, 1);
+    assert_int_equal(fake.keys[1], status_of(l).key);
+    assert_int_equal(fake.holder, fake.keys[1]);
+    assert_int_equal(fake.type, PR_WRITE_EXCLUSIVE_REG_ONLY);
+    assert_int_equal(write_under(l, 1), 0);
+    assert_int_equal(write_under(l, 2), -EBADE);
+    assert_int_equal(lun_check_registration(l, soon()), 0);
+    lun_destroy(l, soon());
+}
+
+static void
+test_registering_makes_key_and_reservation(void **state)
+{
+    (void)state;
+    registering_makes_key_and_reservation(false);
+}
+
+static void
+test_registering_through_the_kernels_ioctls(void **state)
+{
+    (void)state;
+    registering_makes_key_and_reservation(true);
+}
+
+static void
+test_standing_registration_is_kept(void **state)
+{
+    struct lun *l = process(1);
+
+    (void)state;
+    assert_int_equal(lun_register(l, soon()), 0);
+    assert_int_equal(lun_register(l, soon()), 0);
+    lun_release(l);
+    assert_int_equal(write_under(l, 1), -EBADE);
+    assert_int_equal(lun_register(l, soon()), 0);
+    assert_int_equal(status_of(l).registration_no, 1);
+    assert_int_equal(write_under(l, 1), 0);
+    assert_int_equal(fake.registers, 1);
+    lun_destroy(l, soon());
+}
+
+static void
+test_processes_share_a_key(void **state)
+{
+    struct lun *a = process(1), *b = process(1);
+
+    (void)state;
+    assert_int_equal(lun_register(a, soon()), 0);
+    assert_int_equal(lun_register(b, soon()), 0);
+    assert_int_equal(status_of(a).key, status_of(b).key);
+    assert_int_equal(fake.registers, 1);
+    lun_destroy(a, soon());
+    lun_destroy(b, soon());
+}
+
+static void
+test_hosts_share_a_reservation(void **state)
+{
+    struct lun *a = process(1), *b = process(2);
+
+    (void)state;
+    assert_int_equal(lun_register(a, soon()), 0);
+    assert_int_equal(lun_register(b, soon()), 0);
+    assert_int_equal(fake.holder, status_of(a).key);
+    assert_int_equal(lun_check_registration(a, soon()), 0);
+    assert_int_equal(lun_check_registration(b, soon()), 0);
+    lun_destroy(a, soon());
+    lun_destroy(b, soon());
+}
+
+static void
+test_foreign_reservation_is_busy(void **state)
+{
+    struct lun *l = process(1);
+
+    (void)state;
+    fake.keys[4] = fake.holder = 0x1234;
+    fake.type = PR_EXCLUSIVE_ACCESS;
+    assert_int_equal(lun_register(l, soon()), -EBUSY);
+    assert_int_equal(fake.registers, 0);
+    assert_int_equal(status_of(l).registration, LUN_UNREGISTERED);
+    lun_destroy(l, soon());
+}
+
+static void
+test_target_without_reservations(void **state)
+{
+    struct lun *l = process(1);
+
+    (void)state;
+    fake.none = true;
+    assert_int_equal(lun_register(l, soon()), -EOPNOTSUPP);
+    lun_destroy(l, soon());
+}
+
+static void
+test_unit_attentions_are_passed_over(void **state)
+{
+    struct lun *l = process(1);
+
+    (void)state;
+    fake.attentions = 3;
+    assert_int_equal(lun_register(l, soon()), 0);
+    fake.attentions = 3;
+    assert_int_equal(lun_check_registration(l, soon()), 0);
+    lun_destroy(l, soon());
+}
+
+static void
+test_lost_reservation_is_made_again(void **state)
+{
+    struct lun *l = process(1);
+
+    (void)state;
+    assert_int_equal(lun_register(l, soon()), 0);
+    fake.type = 0;
+    fake.holder = 0;
+    assert_int_equal(lun_check_registration(l, soon()), 0);
+    assert_int_equal(fake.type, PR_WRITE_EXCLUSIVE_REG_ONLY);
+    assert_int_equal(fake.holder, status_of(l).key);
+    lun_destroy(l, soon());
+}
+
+/* ---- a REGISTER that hangs --------------------------------------- */
+
+static void
+hold_registers(bool hold)
+{
+    pthread_mutex_lock(&fake.lock);
+    fake.hold_registers = hold;
+    pthread_cond_broadcast(&fake.moved);
+    pthread_mutex_unlock(&fake.lock);
+}
+
+static bool
+lock_is_free(unsigned host)
+{
+    char name[32];
+    bool free_now;
+    int fd;
+
+    snprintf(name, sizeof name, "host%u/vm1.lock", host);
+    fd = open(fixture_path(name), O_RDWR | O_CLOEXEC);
+    assert_true(fd >= 0);
+    free_now = flock(fd, LOCK_EX | LOCK_NB) == 0;
+    close(fd);
+    return free_now;
+}
+
+static void
+test_register_given_up_is_an_orphan(void **state)
+{
+    struct lun *l = process(1);
+
+    (void)state;
+    hold_registers(true);
+    assert_int_equal(lun_register(l, clock_ms() + 100), -ETIMEDOUT);
+    assert_int_equal(status_of(l).orphans, 1);
+    /* no second one overtakes it, from here or from another process */
+    assert_int_equal(lun_register(l, clock_ms() + 50), -ETIMEDOUT);
+    assert_int_equal(fake.registers, 1);
+    assert_false(lock_is_free(1));
+    lun_release(l);
+    assert_false(lock_is_free(1));
+    hold_registers(false);
+    wait_until(status_of(l).orphans == 0);
+    assert_int_equal(lun_register(l, soon()), 0);
+    assert_int_equal(status_of(l).key, fake.keys[1]);
+    lun_destroy(l, soon());
+}
+
+static void
+test_lock_is_dropped_when_a_register_comes_back(void **state)
+{
+    struct lun *l = process(1);
+
+    (void)state;
+    hold_registers(true);
+    assert_int_equal(lun_register(l, clock_ms() + 100), -ETIMEDOUT);
+    assert_false(lock_is_free(1));
+    hold_registers(false);
+    wait_until(lock_is_free(1));
+    lun_destroy(l, soon());
+}
+
+/* ---- being fenced ------------------------------------------------ */
+
+static void
+test_fenced_host_notices_and_registers_anew(void **state)
+{
+    struct lun *a = process(1), *b = process(2);
+    uint32_t epoch;
+    unsigned before;
+
+    (void)state;
+    assert_int_equal(lun_register(a, soon()), 0);
+    assert_int_equal(lun_register(b, soon()), 0);
+    epoch = epoch_of(a);
+    assert_int_equal(lun_fence(b, 1, soon()), 0);
+    assert_int_equal(fake.keys[1], 0);
+    assert_int_equal(fake.aborts, 1);
+    assert_int_equal(fake.holder, status_of(b).key);
+    before = notified;
+    assert_int_equal(lun_check_registration(a, soon()), -EBADE);
+    assert_int_equal(status_of(a).registration, LUN_FENCED);
+    assert_true(notified > before);
+    assert_int_equal(write_under(a, 1), -EBADE);
+    assert_int_equal(lun_fence(a, 2, soon()), -EBADE);
+    assert_int_equal(lun_register(a, soon()), 0);
+    assert_int_equal(status_of(a).registration_no, 2);
+    assert_true(epoch_of(a) != epoch);
+    assert_int_equal(write_under(a, 1), -EBADE);
+    assert_int_equal(write_under(a, 2), 0);
+    lun_destroy(a, soon());
+    lun_destroy(b, soon());
+}
+
+static void
+test_registering_anew_waits_for_all_processes(void **state)
+{
+    struct lun *a = process(1), *b = process(1);
+
+    (void)state;
+    assert_int_equal(lun_register(a, soon()), 0);
+    assert_int_equal(lun_register(b, soon()), 0);
+    fake.keys[1] = 0; /* fenced */
+    assert_int_equal(lun_check_registration(a, soon()), -EBADE);
+    assert_int_equal(lun_register(a, clock_ms() + 100), -ETIMEDOUT);
+    assert_int_equal(fake.registers, 1);
+    assert_int_equal(status_of(a).registration, LUN_FENCED);
+    assert_int_equal(lun_check_registration(b, soon()), -EBADE);
+    lun_release(b);
+    assert_int_equal(lun_register(a, soon()), 0);
+    assert_int_equal(fake.registers, 2);
+    assert_int_equal(lun_register(b, soon()), 0);
+    assert_int_equal(fake.registers, 2);
+    assert_int_equal(status_of(b).key, status_of(a).key);
+    assert_int_equal(status_of(b).registration_no, 2);
+    lun_destroy(a, soon());
+    lun_destroy(b, soon());
+}
+
+/* One process calls the key off, since a path came back unregistered. */
+static void
+test_key_that_is_called_off_is_given_up(void **state)
+{
+    struct lun *l = process(1);
+    uint64_t key;
+
+    (void)state;
+    assert_int_equal(lun_register(l, soon()), 0);
+    key = status_of(l).key;
+    assert_true(epoch_next(fixture_path("host1"), "vm1") != 0);
+    assert_int_equal(lun_check_registration(l, soon()), -EBADE);
+    assert_int_equal(lun_register(l, soon()), 0);
+    assert_true(status_of(l).key != key);
+    assert_int_equal(status_of(l).registration_no, 2);
+    lun_destroy(l, soon());
+}
+
+/* ---- fencing ----------------------------------------------------- */
+
+static void
+test_fencing_spares_everybody_else(void **state)
+{
+    struct lun *a = process(1), *b = process(2), *c = process(3);
+
+    (void)state;
+    assert_int_equal(lun_register(a, soon()), 0);
+    assert_int_equal(lun_register(b, soon()), 0);
+    assert_int_equal(lun_register(c, soon()), 0);
+    fake.keys[4] = key_pack((struct key){8, 3, 1}); /* another cluster's */
+    fake.keys[0] = key_pack((struct key){7, 3, 1}); /* an older epoch's */
+    assert_int_equal(lun_fence(a, 3, soon()), 0);
+    assert_int_equal(fake.keys[3], 0);
+    assert_int_equal(fake.keys[0], 0);
+    assert_int_equal(fake.aborts, 2);
+    assert_int_equal(fake.keys[1], status_of(a).key);
+    assert_int_equal(fake.keys[2], status_of(b).key);
+    assert_true(fake.keys[4] != 0);
+    assert_int_equal(lun_fence(a, 3, soon()), 0);
+    assert_int_equal(fake.aborts, 2);
+    assert_int_equal(fake.resets, 0);
+    lun_destroy(a, soon());
+    lun_destroy(b, soon());
+    lun_destroy(c, soon());
+}
+
+static void
+test_fencing_needs_a_registration(void **state)
+{
+    struct lun *l = process(1);
+
+    (void)state;
+    assert_int_equal(lun_fence(l, 2, soon()), -EBADE);
+    assert_int_equal(lun_register(l, soon()), 0);
+    assert_int_equal(lun_fence(l, 1, soon()), -EINVAL);
+    assert_int_equal(lun_fence(l, 0, soon()), -EINVAL);
+    assert_int_equal(lun_fence(l, 5000, soon()), -EINVAL);
+    fake.keys[1] = 0;
+    assert_int_equal(lun_fence(l, 2, soon()), -EBADE);
+    assert_int_equal(status_of(l).registration, LUN_FENCED);
+    lun_destroy(l, soon());
+}
+
+static void
+test_refused_abort_becomes_a_reset(void **state)
+{
+    struct lun *a = process(1), *b = process(2);
+
+    (void)state;
+    assert_int_equal(lun_register(a, soon()), 0);
+    assert_int_equal(lun_register(b, soon()), 0);
+    fake.refuses_abort = true;
+    assert_int_equal(lun_fence(a, 2, soon()), 0);
+    assert_int_equal(fake.keys[2], 0);
+    assert_int_equal(fake.preempts, 1);
+    assert_int_equal(fake.resets, 1);
+    assert_int_equal(lun_fence(a, 2, soon()), 0);
+    assert_int_equal(fake.resets, 1);
+    lun_destroy(a, soon());
+    lun_destroy(b, soon());
+}
+
+static void
+test_no_fence_is_claimed_without_abort_and_reset(void **state)
+{
+    struct lun *a = process(1), *b = process(2);
+
+    (void)state;
+    assert_int_equal(lun_register(a, soon()), 0);
+    assert_int_equal(lun_register(b, soon()), 0);
+    fake.refuses_abort = fake.refuses_reset = true;
+    assert_int_equal(lun_fence(a, 2, soon()), -EOPNOTSUPP);
+    assert_int_equal(fake.preempts, 0);
+    assert_true(fake.keys[2] != 0);
+    lun_destroy(a, soon());
+    lun_destroy(b, soon());
+}
+
+static void
+test_reset_that_failed_is_still_owed(void **state)
+{
+    struct lun *a = process(1), *b = process(2);
+
+    (void)state;
+    assert_int_equal(lun_register(a, soon()), 0);
+    assert_int_equal(lun_register(b, soon()), 0);
+    fake.refuses_abort = true;
+    fake.reset_error = EIO;
+    assert_int_equal(lun_fence(a, 2, soon()), -EIO);
+    assert_int_equal(fake.keys[2], 0); /* looks fenced, and is not */
+    assert_int_equal(lun_fence(a, 2, soon()), -EIO);
+    fake.reset_error = 0;
+    assert_int_equal(lun_fence(a, 2, soon()), 0);
+    assert_int_equal(fake.resets, 1);
+    lun_destroy(a, soon());
+    lun_destroy(b, soon());
+}
+
+#define test(f) cmocka_unit_test_setup_teardown(f, setup, fixture_teardown)
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        test(test_registering_makes_key_and_reservation),
+        test(test_registering_through_the_kernels_ioctls),
+        test(test_standing_registration_is_kept),
+        test(test_processes_share_a_key),
+        test(test_hosts_share_a_reservation),
+        test(test_foreign_reservation_is_busy),
+        test(test_target_without_reservations),
+        test(test_unit_attentions_are_passed_over),
+        test(test_lost_reservation_is_made_again),
+        test(test_register_given_up_is_an_orphan),
+        test(test_lock_is_dropped_when_a_register_comes_back),
+        test(test_fenced_host_notices_and_registers_anew),
+        test(test_registering_anew_waits_for_all_processes),
+        test(test_key_that_is_called_off_is_given_up),
+        test(test_fencing_spares_everybody_else),
+        test(test_fencing_needs_a_registration),
+        test(test_refused_abort_becomes_a_reset),
+        test(test_no_fence_is_claimed_without_abort_and_reset),
+        test(test_reset_that_failed_is_still_owed),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
