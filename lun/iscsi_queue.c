@@ -159,8 +159,9 @@ iscsi_queue_submit(void *opaque, struct lun_io *io)
     struct iscsi_queue *q = opaque;
     struct iscsi_lun *l = q->lun;
     struct iscsi_request *r = request_of(io);
+    bool write = lun_op_writes(io->op);
 
-    if (!r->ghost && lun_op_writes(io->op))
+    if (!r->ghost && write) /* it was left behind the last time */
         r->ghost = calloc(1, sizeof(*r->ghost));
     r->done = r->step = r->sent_ms = r->resume_ms = 0;
     r->in_target = r->syncing = r->same = false;
@@ -169,10 +170,12 @@ iscsi_queue_submit(void *opaque, struct lun_io *io)
     pthread_mutex_lock(&l->lock);
     r->queue = q;
     l->inflight++;
-    if (r->ghost)
+    if (r->ghost || !write) {
         iscsi_route_locked(l, r);
-    else
+    } else {
+        lun_tally_end(io); /* finishing takes it that the ghost counts on */
         iscsi_route_finish_locked(l, r, -ENOMEM);
+    }
     pthread_mutex_unlock(&l->lock);
 }
 

@@ -293,6 +293,36 @@ test_all_paths_lost_and_found(void **state)
     assert_int_equal(host_down(&h), 0);
 }
 
+/* What counts on for the lost write does not hinder the request itself. */
+static void
+test_request_is_used_again_after_its_write_was_lost(void **state)
+{
+    struct host h;
+    struct lun_io *io;
+
+    (void)state;
+    host_up(&h, 1, 2);
+    assert_int_equal(write_byte(&h, 0, 0x11), 0);
+    io = make_io(&h, LUN_WRITE, BLOCK, BLOCK);
+    memset(io->data, 0xAA, BLOCK);
+    san_mute(2);
+    san_mute(3);
+    assert_true(lun_run(h.q, io, soon()));
+    assert_int_equal(io->error, -ENOLINK);
+    san_heal();
+    await(&h, st.paths_good == 2);
+    io->op = LUN_READ;
+    io->offset = 0;
+    assert_true(lun_run(h.q, io, soon()));
+    assert_int_equal(io->error, 0);
+    assert_int_equal(io->data[0], 0x11);
+    io->op = LUN_WRITE;
+    assert_true(lun_run(h.q, io, soon()));
+    assert_int_equal(io->error, 0);
+    lun_io_put(io);
+    assert_int_equal(host_down(&h), 0);
+}
+
 /* A stopped target finds the old writes in its sockets when it goes on. */
 static void
 test_no_ghost_of_a_stopped_target(void **state)
@@ -593,6 +623,7 @@ main(int argc, char **argv)
         iscsi_test(test_busy_target_is_asked_again),
         iscsi_test(test_path_that_refuses_loses_its_requests_to_another),
         iscsi_test(test_all_paths_lost_and_found),
+        iscsi_test(test_request_is_used_again_after_its_write_was_lost),
         iscsi_test(test_no_ghost_of_a_stopped_target),
         iscsi_test(test_abandoned_requests_count_until_answered),
         iscsi_test(test_destroy_is_bounded_and_counts),
