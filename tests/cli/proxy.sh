@@ -255,8 +255,14 @@ log_says "the new list is taken" "certificates reloaded"
 check "c's session ends" within 5000 grep -q ended "$LAB_DIR/held-c"
 log_says "and the log says why" "c is not let in any more: certificate revoked"
 is "b's does not" "$(cat "$LAB_DIR/held-b")" open
-check_fails "c comes no more" "." nbdinfo "${URI/tls-b/$(basename "$(tls_dir c)")}"
-log_says "and the log says why" "peer's certificate: certificate revoked"
+URI_C=${URI/tls-b/$(basename "$(tls_dir c)")}
+check_fails "c comes no more" "." nbdinfo "$URI_C"
+
+# Refusals are told at a limited rate, and this script has caused many.
+told_revoked() {
+    nbdinfo "$URI_C" || logged proxy-a "peer's certificate: certificate revoked"
+}
+check "and the log says why" within 5000 told_revoked
 
 # ---- the end --------------------------------------------------------------------------
 
