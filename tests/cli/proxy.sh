@@ -260,7 +260,7 @@ check_fails "c comes no more" "." nbdinfo "$URI_C"
 
 # Refusals are told at a limited rate, and this script has caused many.
 told_revoked() {
-    nbdinfo "$URI_C" || logged proxy-a "peer's certificate: certificate revoked"
+    ! nbdinfo "$URI_C" && logged proxy-a "peer's certificate: certificate revoked"
 }
 check "and the log says why" within 5000 told_revoked
 
