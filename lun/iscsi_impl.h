@@ -217,6 +217,14 @@ struct iscsi_path {
     bool serving;
 };
 
+/* A nexus to send commands of our own on, and how long to wait. */
+struct iscsi_via {
+    struct iscsi_path *path;
+    uint64_t nexus; /* its id */
+    uint64_t key;   /* of this nexus, 0: not registered */
+    uint64_t deadline_ms;
+};
+
 /* ---- the LUN ------------------------------------------------------------ */
 
 /* What the target tells about the LUN, learned by each path at login. */
@@ -226,6 +234,7 @@ struct iscsi_info {
     uint32_t block_size;
     uint32_t preferred;
     uint32_t max_io;
+    bool mode_known; /* the next two were told; see iscsi_setup_mode */
     bool readonly;
     bool fua;           /* DPOFUA */
     bool unmap;         /* LBPU */
@@ -363,6 +372,13 @@ int iscsi_setup(struct iscsi_path *p, struct iscsi_info *info);
 int iscsi_setup_capacity(struct iscsi_path *p, uint64_t nexus,
                          uint64_t deadline_ms);
 
+/* iscsi_setup_mode - ask for write protection and DPOFUA again, through a
+ * nexus that has registered, if the target did not tell at login.
+ *
+ * errors:  as iscsi_control_run; -EBADE: it is not registered (any more)
+ */
+int iscsi_setup_mode(const struct iscsi_via *via);
+
 /* ---- iscsi_command.c: requests as SCSI commands ------------------------- */
 
 /* iscsi_command_start - send r's next command, for the first time or after a
@@ -407,15 +423,7 @@ struct iscsi_keys {
     uint64_t keys[ISCSI_KEYS_MAX];
 };
 
-/* A nexus to send them on, and how long to wait; the errors are those of
- * iscsi_control_run. */
-struct iscsi_via {
-    struct iscsi_path *path;
-    uint64_t nexus; /* its id */
-    uint64_t key;   /* of this nexus, 0: not registered */
-    uint64_t deadline_ms;
-};
-
+/* The errors are those of iscsi_control_run. */
 int iscsi_reserve_read_keys(const struct iscsi_via *via,
                             struct iscsi_keys *keys);
 bool iscsi_reserve_has(const struct iscsi_keys *keys, uint64_t key);

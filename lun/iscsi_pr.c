@@ -421,6 +421,8 @@ register_anew(struct iscsi_lun *l, uint64_t deadline_ms)
         err = iscsi_reserve_ensure(&via);
     if (!err)
         err = bury_all(l, &via);
+    if (!err)
+        err = iscsi_setup_mode(&via);
     return err ? err : begin(l, &via);
 }
 

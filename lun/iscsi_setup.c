@@ -18,6 +18,7 @@
 #define VPD_BLOCK_LIMITS   0xB0
 #define VPD_PROVISIONING   0xB2
 #define VPD_MAX            1024
+#define MODE_HEADER        4
 
 /* Targets whose reservations guard plain WRITEs only: with LUN_FENCE_PR they
  * get no UNMAP and no WRITE SAME, since a fenced one would still land.
@@ -267,19 +268,30 @@ learn_limits(struct iscsi_path *p, struct iscsi_info *info,
     return p->trouble[0] != '\0' ? -ENOLINK : 0;
 }
 
-/* Write protection and DPOFUA stand in the header of every mode page. */
+static const uint8_t mode_cdb[6] = {SCSI_OPCODE_MODESENSE6, 0x08, 0x3F, 0,
+                                    MODE_HEADER};
+
+/* Write protection and DPOFUA stand in the header of every mode page; n is
+ * its length, or -errno.  A target that refuses the command has neither; one
+ * that answers with a conflict (tgtd) tells only those that are registered. */
+static void
+parse_mode(const uint8_t *header, int n, struct iscsi_info *info)
+{
+    info->mode_known = n != -EBADE;
+    if (n < 3)
+        return;
+    info->readonly = header[2] & 0x80;
+    info->fua = header[2] & 0x10;
+}
+
 static int
 learn_mode(struct iscsi_path *p, struct iscsi_info *info, uint64_t deadline_ms)
 {
-    static const uint8_t cdb[6] = {SCSI_OPCODE_MODESENSE6, 0x08, 0x3F, 0, 4};
-    uint8_t header[4] = {0};
-    int n = ask(p, "MODE SENSE (6)", cdb, sizeof(cdb), header, sizeof(header),
-                deadline_ms);
+    uint8_t header[MODE_HEADER] = {0};
+    int n = ask(p, "MODE SENSE (6)", mode_cdb, sizeof(mode_cdb), header,
+                sizeof(header), deadline_ms);
 
-    if (n >= 3) {
-        info->readonly = header[2] & 0x80;
-        info->fua = header[2] & 0x10;
-    }
+    parse_mode(header, n, info);
     return p->trouble[0] != '\0' ? -ENOLINK : 0;
 }
 
@@ -329,5 +341,33 @@ iscsi_setup_capacity(struct iscsi_path *p, uint64_t nexus, uint64_t deadline_ms)
     if (!err && info.block_size == p->lun->info.block_size)
         p->lun->info.size = info.size;
     pthread_mutex_unlock(&p->lun->lock);
+    return err;
+}
+
+int
+iscsi_setup_mode(const struct iscsi_via *via)
+{
+    struct iscsi_lun *l = via->path->lun;
+    struct iscsi_control *c;
+    bool known;
+    int err;
+
+    pthread_mutex_lock(&l->lock);
+    known = l->info.mode_known;
+    pthread_mutex_unlock(&l->lock);
+    if (known)
+        return 0;
+    c = iscsi_control_create("MODE SENSE (6)", mode_cdb, sizeof(mode_cdb),
+                             MODE_HEADER);
+    if (!c)
+        return -ENOMEM;
+    err = iscsi_control_run(via->path, via->nexus, c, via->deadline_ms);
+    if (err != -ENOLINK && err != -ETIMEDOUT && err != -EBADE) {
+        pthread_mutex_lock(&l->lock);
+        parse_mode(c->in, err ? err : (int)c->in_len, &l->info);
+        pthread_mutex_unlock(&l->lock);
+        err = 0;
+    }
+    iscsi_control_put(l, c);
     return err;
 }

@@ -102,7 +102,8 @@ enum lun_registration {
 };
 
 struct lun_status {
-    /* fixed once known, but for size, which may grow */
+    /* fixed once known, but for size, which may grow, and for readonly: a
+     * target may tell that only when we have registered */
     bool known;          /* identity and size have been read */
     char id[LUN_ID_MAX]; /* "naa.6001...", "file.<fs>.<inode>", ... */
     uint64_t size;       /* bytes */

@@ -71,6 +71,8 @@ tgt --op update --mode logicalunit --tid 1 --lun 1 --params readonly=1
 start_plugin a
 expect_route a local 5000
 check "a read-only LUN is served" timeout 8 nbdinfo --size "$(uri a)"
+check "and is said to be read-only" \
+    timeout 8 nbdinfo --is read-only "$(uri a)"
 is "reads go through" "$(try "$(uri a)" 'h.pread(4096, 0)')" ok
 is "writes do not" "$(try "$(uri a)" 'h.pwrite(bytes(4096), 0)')" EPERM
 lab_end

@@ -55,6 +55,30 @@ test_status_tells_what_the_target_says(void **state)
     assert_int_equal(host_down(&h), 0);
 }
 
+/* tgtd answers MODE SENSE with a conflict until the nexus has registered. */
+static void
+test_write_protection_is_known_once_registered(void **state)
+{
+    struct host first;
+    struct host second;
+    struct lun_io *io;
+
+    (void)state;
+    host_up(&first, 1, 2);
+    san_adm(&san, "--op update --mode logicalunit --tid 1 --lun 1 "
+                  "--params readonly=1");
+    host_up(&second, 2, 2);
+    san_adm(&san, "--op update --mode logicalunit --tid 1 --lun 1 "
+                  "--params readonly=0");
+    assert_true(status_of(&second).readonly);
+    io = make_io(&second, LUN_WRITE, 0, BLOCK);
+    memset(io->data, 1, BLOCK);
+    assert_int_equal(run_io(&second, io), -EROFS);
+    assert_int_equal(read_byte(&second, 0), 0);
+    assert_int_equal(host_down(&second), 0);
+    assert_int_equal(host_down(&first), 0);
+}
+
 static void
 test_io_matches_a_model(void **state)
 {
@@ -613,6 +637,7 @@ main(int argc, char **argv)
         iscsi_test(test_bad_device_is_einval),
         iscsi_test(test_lun_number_above_255),
         iscsi_test(test_status_tells_what_the_target_says),
+        iscsi_test(test_write_protection_is_known_once_registered),
         iscsi_test(test_io_matches_a_model),
         iscsi_test(test_long_zero_and_unaligned_requests),
         iscsi_test(test_stopped_target_fails_all_paths_in_time),
