@@ -18,10 +18,10 @@
 
 #include "common/clock.h"
 #include "common/config.h"
+#include "common/listen.h"
 #include "common/log.h"
 #include "health/control.h"
 #include "proxy/conn.h"
-#include "proxy/listen.h"
 #include "proxy/server.h"
 #include "proxy/status.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The sockets that peers connect to. */
-#ifndef DETOUR_PROXY_LISTEN_H
-#define DETOUR_PROXY_LISTEN_H
+/* TCP sockets that listen on configured addresses. */
+#ifndef DETOUR_LISTEN_H
+#define DETOUR_LISTEN_H
 
 #include <stddef.h>
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The sockets that peers connect to. */
-#include "proxy/listen.h"
+/* TCP sockets that listen on configured addresses. */
+#include "common/listen.h"
 
 #include <errno.h>
 #include <netdb.h>
