@@ -23,12 +23,12 @@ load(struct config_draft *d, FILE *stream)
     return d->f->mistakes ? -EINVAL : 0;
 }
 
-struct config *
-config_load(const char *file, FILE *errors)
+static struct config *
+load_file(const char *file, FILE *errors, bool for_health)
 {
     struct config_file text = {.path = file, .errors = errors};
     struct config *c = calloc(1, sizeof(*c));
-    struct config_draft d = {.c = c, .f = &text};
+    struct config_draft d = {.c = c, .f = &text, .for_health = for_health};
     FILE *stream = NULL;
     int r = -ENOMEM;
 
@@ -47,6 +47,18 @@ out:
     config_destroy(c);
     errno = -r;
     return NULL;
+}
+
+struct config *
+config_load(const char *file, FILE *errors)
+{
+    return load_file(file, errors, false);
+}
+
+struct config *
+config_load_health(const char *file, FILE *errors)
+{
+    return load_file(file, errors, true);
 }
 
 static void
@@ -89,6 +101,11 @@ config_destroy(struct config *c)
     free(c->cert);
     free(c->key);
     free(c->crl);
+    free_host(&c->health.at);
+    free(c->health.group);
+    free(c->health.ca);
+    free(c->health.cert);
+    free(c->health.key);
     free(c);
 }
 

@@ -10,6 +10,7 @@
 
 #define CONFIG_DEFAULT_FILE "/etc/detour/detour.conf"
 #define CONFIG_DEFAULT_PORT 10810
+#define CONFIG_HEALTH_PORT  10811
 #define CONFIG_CLUSTER_MAX  4095
 #define CONFIG_HOST_MAX     4095 /* host numbers are 1 to this */
 #define CONFIG_NAME_MAX     63   /* of a cluster, host or LUN */
@@ -59,6 +60,16 @@ struct config_lun {
     unsigned requests_per_connection;
 };
 
+/* Of detour-health, which runs on a host if it has this section. */
+struct config_health {
+    struct config_host at;    /* addresses (none: those of self) and port; must
+                                 stay the first member */
+    char *group;              /* whose members may ask the processes' sockets */
+    char *ca, *cert, *key;    /* cert and key make it TLS; or NULL */
+    bool client_certificates; /* asked of everybody */
+    unsigned redirect_alarm;  /* ms; 0: never */
+};
+
 struct config {
     char *file;
     char *cluster_name;
@@ -70,6 +81,7 @@ struct config {
     char *statedir; /* default /var/lib/detour */
     char *ca, *cert, *key;
     char *crl; /* or NULL */
+    struct config_health health;
     struct config_lun *luns;
     size_t nluns;
 };
@@ -90,6 +102,13 @@ struct config {
  * threads: any
  */
 struct config *config_load(const char *file, FILE *errors);
+
+/* config_load_health - the same for detour-health, which is nobody special.
+ *
+ * Only the files of [health] are looked at; those of [self] and of the LUNs
+ * may be closed to us.  config_load does not look at those of [health].
+ */
+struct config *config_load_health(const char *file, FILE *errors);
 
 /* config_destroy - free c; NULL is fine. */
 void config_destroy(struct config *c);

@@ -157,8 +157,26 @@ check_lun(struct config_draft *d, const struct config_section *s,
         config_file_mistake(d->f, config_file_line(s, "hosts"),
                             "[lun %s]: %zu hosts, at most %d can share one",
                             l->name, l->nhosts, EXPORT_FENCE_MAX);
-    if (d->c->self && config_lun_has(l, d->c->self))
+    if (!d->for_health && d->c->self && config_lun_has(l, d->c->self))
         check_file(d, s, "chap_secret_file", l->chap_secret_file, true);
+}
+
+static void
+check_health(struct config_draft *d, const struct config_section *s)
+{
+    const struct config_health *h = &d->c->health;
+
+    if (!h->cert != !h->key)
+        config_file_mistake(d->f, s->line,
+                            "[health]: cert and key need each other");
+    if (h->client_certificates && !h->cert)
+        config_file_mistake(d->f, config_file_line(s, "client_certificates"),
+                            "client_certificates: only with cert and key");
+    if (!d->for_health)
+        return;
+    check_file(d, s, "ca", h->ca ? h->ca : d->c->ca, false);
+    check_file(d, s, "cert", h->cert, false);
+    check_file(d, s, "key", h->key, true);
 }
 
 void
@@ -167,18 +185,21 @@ config_check(struct config_draft *d)
     const struct config *c = d->c;
     const struct config_section *cluster = config_section(d->f, "cluster", 0);
     const struct config_section *self = config_section(d->f, "self", 0);
+    const struct config_section *health = config_section(d->f, "health", 0);
 
     if (cluster && c->cluster_name && !config_value_is_name(c->cluster_name))
         config_file_mistake(d->f, config_file_line(cluster, "name"),
                             "name: '%s' is no name: letters, digits, '.', "
                             "'_' and '-', at most %d",
                             c->cluster_name, CONFIG_NAME_MAX);
-    if (self) {
+    if (self && !d->for_health) {
         check_file(d, self, "ca", c->ca, false);
         check_file(d, self, "cert", c->cert, false);
         check_file(d, self, "key", c->key, true);
         check_file(d, self, "crl", c->crl, false);
     }
+    if (health)
+        check_health(d, health);
     check_hosts(d);
     for (size_t i = 0; i < c->nluns; i++)
         check_lun(d, config_section(d->f, "lun", i), &c->luns[i]);

@@ -10,6 +10,7 @@
 struct config_draft {
     struct config *c;
     struct config_file *f; /* its text; f->error is set without memory */
+    bool for_health;       /* whose files are looked at */
 };
 
 /* config_read - fill d->c from the sections of d->f.

@@ -60,6 +60,34 @@ static const struct config_key self_keys[] = {
     SELF_PATH(crl, false),
 };
 
+#define HEALTH_PATH(field)                                                     \
+    {                                                                          \
+        .name = #field, .read = config_value_path,                             \
+        .offset = offsetof(struct config_health, field)                        \
+    }
+
+static const struct config_key health_keys[] = {
+    {.name = "address", .read = config_value_addresses},
+    {.name = "port",
+     .read = config_value_port,
+     .offset = offsetof(struct config_health, at.port),
+     .min = 1,
+     .max = 65535},
+    {.name = "group",
+     .read = config_value_word,
+     .offset = offsetof(struct config_health, group)},
+    HEALTH_PATH(ca),
+    HEALTH_PATH(cert),
+    HEALTH_PATH(key),
+    {.name = "client_certificates",
+     .read = config_value_bool,
+     .offset = offsetof(struct config_health, client_certificates)},
+    {.name = "redirect_alarm",
+     .read = config_value_time,
+     .offset = offsetof(struct config_health, redirect_alarm),
+     .max = DAY_MS},
+};
+
 #define LUN_KEY(field, reader)                                                 \
     {                                                                          \
         .name = #field, .read = (reader),                                      \
@@ -172,10 +200,8 @@ static const struct {
     const char *kind;
     bool named; /* by the operator, and there may be many */
 } kinds[] = {
-    {"cluster", false},
-    {"self", false},
-    {"host", true},
-    {"lun", true},
+    {"cluster", false}, {"self", false}, {"health", false},
+    {"host", true},     {"lun", true},
 };
 
 /* The kind is known; is the name as that kind wants it? */
@@ -208,8 +234,8 @@ check_section(struct config_draft *d, const struct config_section *s)
             return;
         }
     config_file_mistake(d->f, s->line,
-                        "[%s]: no such section; there are cluster, self, host "
-                        "NAME and lun NAME",
+                        "[%s]: no such section; there are cluster, self, "
+                        "health, host NAME and lun NAME",
                         s->kind);
 }
 
@@ -243,6 +269,19 @@ read_single(struct config_draft *d, const char *kind,
         read_section(d, s, keys, nkeys, d->c);
     else
         config_file_mistake(d->f, 0, "there is no [%s]", kind);
+}
+
+/* No [health]: it is not wanted here, or the defaults will do. */
+static void
+read_health(struct config_draft *d)
+{
+    const struct config_section *s = config_section(d->f, "health", 0);
+    struct config_health *h = &d->c->health;
+
+    h->at.port = CONFIG_HEALTH_PORT;
+    h->redirect_alarm = TIMERS_REDIRECT_ALARM_MS;
+    if (s)
+        read_section(d, s, health_keys, COUNT(health_keys), h);
 }
 
 /* All names are in place before any section that may refer to one is read. */
@@ -352,6 +391,8 @@ config_read(struct config_draft *d)
         read_hosts(d);
     if (!d->f->error)
         read_single(d, "self", self_keys, COUNT(self_keys));
+    if (!d->f->error)
+        read_health(d);
     if (!d->f->error)
         read_luns(d);
 }

@@ -52,6 +52,9 @@
 #define TIMERS_FAILBACK_JITTER_MS 1000
 /* a held request fails with EIO after this long; 0: never */
 #define TIMERS_QUEUE_LIMIT_MS 0
+/* a route that has been through a peer for this long fails /health, where it
+ * is a warning before */
+#define TIMERS_REDIRECT_ALARM_MS 600000
 
 /* how many peers standby connections are kept to */
 #define TIMERS_STANDBY_PEERS 2

@@ -6,10 +6,13 @@
 #include "health/control.h"
 
 #include <errno.h>
+#include <grp.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/log.h"
@@ -19,6 +22,7 @@
 #define BODY_MAX  (64 * 1024)
 #define CLIENTS   32u /* at once; others wait in the socket's backlog */
 #define CLIENT_MS 10000
+#define NO_GROUP  ((gid_t)-1)
 
 struct request {
     size_t len;
@@ -31,6 +35,7 @@ struct control {
     void *opaque;
     struct unix_socket socket;
     struct http *http;
+    atomic_uint readers; /* a gid; NO_GROUP: none */
 };
 
 /* ---- answering --------------------------------------------------------- */
@@ -72,7 +77,25 @@ answer(struct MHD_Connection *conn, unsigned status, json_t *body)
 }
 
 static bool
-peer_allowed(struct MHD_Connection *conn)
+in_group(int fd, const struct ucred *cred, gid_t group)
+{
+    gid_t groups[64];
+    socklen_t len = sizeof groups;
+
+    if (group == NO_GROUP)
+        return false;
+    if (cred->gid == group)
+        return true;
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups, &len) < 0)
+        return false;
+    for (size_t i = 0; i < len / sizeof groups[0]; i++)
+        if (groups[i] == group)
+            return true;
+    return false;
+}
+
+static bool
+peer_allowed(struct control *c, struct MHD_Connection *conn, const char *method)
 {
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(conn, MHD_CONNECTION_INFO_CONNECTION_FD);
@@ -82,7 +105,9 @@ peer_allowed(struct MHD_Connection *conn)
     return info &&
            getsockopt(info->connect_fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) ==
                0 &&
-           (cred.uid == 0 || cred.uid == geteuid());
+           (cred.uid == 0 || cred.uid == geteuid() ||
+            (strcmp(method, "GET") == 0 &&
+             in_group(info->connect_fd, &cred, atomic_load(&c->readers))));
 }
 
 static bool
@@ -95,9 +120,10 @@ announces_too_much(struct MHD_Connection *conn)
 }
 
 static enum MHD_Result
-begin_request(struct MHD_Connection *conn, const char *method, void **slot)
+begin_request(struct control *c, struct MHD_Connection *conn,
+              const char *method, void **slot)
 {
-    if (!peer_allowed(conn))
+    if (!peer_allowed(c, conn, method))
         return answer(conn, MHD_HTTP_FORBIDDEN,
                       error_object("only root and the process' own user"));
     if (strcmp(method, "GET") && strcmp(method, "POST"))
@@ -154,7 +180,7 @@ on_request(void *cls, struct MHD_Connection *conn, const char *url,
 {
     (void)version;
     if (!*slot)
-        return begin_request(conn, method, slot);
+        return begin_request(cls, conn, method, slot);
     if (*len > 0)
         return collect_body(*slot, data, len);
     return run_handler(cls, conn, method, url, *slot);
@@ -191,6 +217,7 @@ control_start(const char *socket_path, control_handler handler, void *opaque)
         return NULL;
     c->handler = handler;
     c->opaque = opaque;
+    atomic_init(&c->readers, NO_GROUP);
     fd = unix_socket_listen(&c->socket, socket_path);
     if (fd < 0) {
         free(c);
@@ -207,6 +234,27 @@ control_start(const char *socket_path, control_handler handler, void *opaque)
         return NULL;
     }
     return c;
+}
+
+void
+control_let_read(struct control *c, const char *group)
+{
+    const char *path = c->socket.addr.sun_path;
+    struct group found, *g = NULL;
+    char buf[4096];
+    int err;
+
+    if (!group)
+        return;
+    err = getgrnam_r(group, &found, buf, sizeof buf, &g);
+    if (!g)
+        log_warning("%s: group %s: %s", path, group,
+                    err ? strerror(err) : "there is none");
+    else if (chown(path, (uid_t)-1, g->gr_gid) < 0 || chmod(path, 0660) < 0)
+        log_warning("%s: cannot give it to group %s: %s", path, group,
+                    strerror(errno));
+    else
+        atomic_store(&c->readers, g->gr_gid);
 }
 
 void

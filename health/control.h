@@ -32,6 +32,14 @@ typedef unsigned (*control_handler)(void *opaque, const char *method,
 struct control *control_start(const char *socket_path, control_handler handler,
                               void *opaque);
 
+/* control_let_read - let members of a Unix group GET, too; never command.
+ *
+ * The socket file becomes theirs (mode 0660).  NULL: nothing happens.  That
+ * there is no such group, or that we may not give it the file, is logged:
+ * the process serves on without being watched.
+ */
+void control_let_read(struct control *c, const char *group);
+
 /* control_stop - stop listening, remove the socket file; NULL is fine. */
 void control_stop(struct control *c);
 

@@ -228,9 +228,12 @@ start_control(void)
         return -1;
     }
     control = control_start(control_path, control_request, NULL);
-    if (!control)
+    if (!control) {
         nbdkit_error("%s: cannot listen: %m", control_path);
-    return control ? 0 : -1;
+        return -1;
+    }
+    control_let_read(control, config->health.group);
+    return 0;
 }
 
 static int

@@ -274,6 +274,8 @@ run(const struct config *c, int signals)
         log_error("%s: %s", path, strerror(errno));
     else
         listeners = listen_open(c->self);
+    if (control)
+        control_let_read(control, c->health.group);
     if (listeners) {
         notify("READY=1");
         log_info("serving as %s (version %s)", c->self->name, DETOUR_VERSION);
