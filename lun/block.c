@@ -12,9 +12,10 @@
 #include "lun/hostlock.h"
 #include "lun/wait.h"
 
-#define LOOK_INTERVAL_MS 1000 /* open again, read the size again */
-#define JOBS_STUCK_MAX   8
-#define ORPHAN_FLOOR_MS  500 /* lun_destroy waits so long for its threads */
+#define LOOK_INTERVAL_MS     1000 /* open again, read the size again */
+#define PRECEDED_INTERVAL_MS 50   /* try the predecessor's lock again */
+#define JOBS_STUCK_MAX       8
+#define ORPHAN_FLOOR_MS      500 /* lun_destroy waits so long for its threads */
 
 /* ---- life -------------------------------------------------------- */
 
@@ -35,6 +36,12 @@ block_put(struct block *b)
     job_group_destroy(b->registers);
     if (b->lock_fd >= 0)
         close(b->lock_fd);
+    if (b->process_fd >= 0) {
+        /* Nothing is under way any more, and the kernel takes its time to
+         * let go of a ring's files. */
+        hostlock_drop(b->process_fd);
+        close(b->process_fd);
+    }
     if (b->reaper_epoll >= 0)
         close(b->reaper_epoll);
     if (b->reaper_wake >= 0)
@@ -225,6 +232,39 @@ look_at_device(struct block *b, struct device *d)
         block_changed(b);
 }
 
+int
+block_succeed(struct block *b, uint64_t deadline_ms)
+{
+    bool preceded;
+    int err;
+
+    pthread_mutex_lock(&b->lock);
+    preceded = b->preceded;
+    pthread_mutex_unlock(&b->lock);
+    if (!preceded)
+        return 0;
+    err = hostlock_exclusive(b->process_fd, deadline_ms);
+    if (err)
+        return err;
+    pthread_mutex_lock(&b->lock);
+    b->preceded = false;
+    pthread_mutex_unlock(&b->lock);
+    return 0;
+}
+
+/* The first to see that the predecessor's I/O has ended tells. */
+static void
+look_at_predecessor(struct block *b)
+{
+    bool preceded;
+
+    pthread_mutex_lock(&b->lock);
+    preceded = b->preceded;
+    pthread_mutex_unlock(&b->lock);
+    if (preceded && block_succeed(b, 0) == 0)
+        block_changed(b);
+}
+
 static bool
 pause_keeper(struct block *b)
 {
@@ -232,6 +272,8 @@ pause_keeper(struct block *b)
     bool stop;
 
     pthread_mutex_lock(&b->lock);
+    if (b->preceded)
+        until_ms = clock_ms() + PRECEDED_INTERVAL_MS;
     while (!b->stop && wait_cond(&b->moved, &b->lock, until_ms))
         ;
     block_drop_lock_locked(b);
@@ -253,6 +295,7 @@ keep(void *opaque)
             look_at_device(b, b->device);
         else
             open_device(b, readonly);
+        look_at_predecessor(b);
     } while (pause_keeper(b));
     block_thread_end(b);
     return NULL;
@@ -269,7 +312,7 @@ prepare(struct block *b, const struct lun_options *opt)
     wait_cond_init(&b->worker_wanted);
     b->refs = 1;
     b->waiting_end = &b->waiting;
-    b->lock_fd = b->reaper_epoll = b->reaper_wake = -1;
+    b->lock_fd = b->process_fd = b->reaper_epoll = b->reaper_wake = -1;
     b->want_readonly = opt->readonly;
     b->name = strdup(opt->name);
     b->path = strdup(opt->device);
@@ -297,20 +340,34 @@ check_options(const struct lun_options *opt)
         log_error("lun %s: reservations need rundir and statedir", opt->name);
         return -EINVAL;
     }
+    if (opt->rundir && !opt->process) {
+        log_error("lun %s: locks need a name of the process", opt->name);
+        return -EINVAL;
+    }
     return 0;
 }
 
 static int
-open_lock(struct block *b, const struct lun_options *opt)
+open_locks(struct block *b, const struct lun_options *opt)
 {
+    int err;
+
     if (!opt->rundir)
         return 0;
-    b->lock_fd = hostlock_open(opt->rundir, opt->name);
-    if (b->lock_fd >= 0)
-        return 0;
-    log_error("lun %s: cannot open the lock %s/%s.lock: %s", opt->name,
-              opt->rundir, opt->name, strerror(-b->lock_fd));
-    return b->lock_fd;
+    b->lock_fd = hostlock_open(opt->rundir, opt->name, NULL);
+    b->process_fd = hostlock_open(opt->rundir, opt->name, opt->process);
+    err = b->lock_fd < 0 ? b->lock_fd : b->process_fd < 0 ? b->process_fd : 0;
+    if (err) {
+        log_error("lun %s: cannot open its locks in %s: %s", opt->name,
+                  opt->rundir, strerror(-err));
+        return err;
+    }
+    b->preceded = true;
+    if (block_succeed(b, 0) < 0)
+        log_warning("lun %s: I/O of another process \"%s\" is under way: "
+                    "waiting for its end",
+                    opt->name, opt->process);
+    return 0;
 }
 
 static void
@@ -336,7 +393,7 @@ block_create(struct lun *l, const struct lun_options *opt)
     if (!err)
         err = check_options(opt);
     if (!err)
-        err = open_lock(b, opt);
+        err = open_locks(b, opt);
     b->opt = opt;
     b->lun = l;
     if (!err)
@@ -407,7 +464,7 @@ block_get_status(void *opaque, struct lun_status *st)
     st->registration_no = b->registration_no;
     st->key = b->key;
     st->inflight = b->inflight;
-    st->orphans = b->orphans + job_group_stuck(b->registers);
+    st->orphans = b->orphans + job_group_stuck(b->registers) + b->preceded;
     st->orphan_reads = b->orphan_reads;
     pthread_mutex_unlock(&b->lock);
     block_count_paths(d, &st->paths_good, &st->paths_known);

@@ -45,7 +45,8 @@ struct block {
     const struct lun_options *opt; /* not after block_destroy */
     char *name, *path, *expected_id;
     bool want_readonly;
-    int lock_fd; /* -1: no rundir */
+    int lock_fd;    /* shared by the host's processes; -1: no rundir */
+    int process_fd; /* the lock of those with our name; -1: no rundir */
     struct job_group *jobs, *registers;
     int reaper_epoll, reaper_wake;
 
@@ -70,6 +71,8 @@ struct block {
     enum lun_registration registration;
     uint64_t registration_no, key;
     unsigned orphans, orphan_reads;
+    bool preceded; /* by a process whose writes may be in the kernel still:
+                      process_fd is not locked yet; never set again */
     struct block_queue *handed_over; /* to the reaper */
     struct block_slaves tried;       /* paths our REGISTER was sent on */
     bool warned_reset;
@@ -153,6 +156,13 @@ struct device *block_device(struct block *b);
 
 /* block_fenced - a conflict under registration no: it is gone; no lock. */
 void block_fenced(struct block *b, uint64_t no);
+
+/* block_succeed - wait until what a predecessor of our name left in the kernel
+ * has come back; deadline_ms as hostlock_exclusive's.  No lock.
+ *
+ * errors:  -ETIMEDOUT, or what flock gave
+ */
+int block_succeed(struct block *b, uint64_t deadline_ms);
 
 /* block_orphans_begin - count orphans up; block_orphan_end - one came back:
  * count it down and free it.  The latter without locks. */

@@ -26,7 +26,9 @@
 
 #define RING_ENTRIES 128
 #define SLOT_LOCK    0 /* of the ring's registered files */
-#define SLOT_DEVICE  1
+#define SLOT_PROCESS 1
+#define SLOT_DEVICE  2
+#define SLOTS        3
 #define DATA_WAKE    0 /* user_data of the poll on wake_fd */
 
 /* ---- life -------------------------------------------------------- */
@@ -43,8 +45,8 @@ rings_in_order(void)
 #endif
 }
 
-/* The ring's file table keeps the lock's open file description, and so the
- * flock of a killed process, until the ring's last request has come back:
+/* The ring's file table keeps the locks' open file descriptions, and so the
+ * flocks of a killed process, until the ring's last request has come back:
  * io_ring_ctx_free() in io_uring/io_uring.c.  (A worker stuck in the kernel
  * keeps the process' own descriptors open just as long.) */
 static int
@@ -54,7 +56,11 @@ make_ring(struct block_queue *q)
      * threads, and the reaper takes completions out. */
     unsigned flags = IORING_SETUP_CLAMP | IORING_SETUP_SUBMIT_ALL |
                      IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG;
-    const int files[2] = {q->b->lock_fd, -1};
+    const int files[SLOTS] = {
+        [SLOT_LOCK] = q->b->lock_fd,
+        [SLOT_PROCESS] = q->b->process_fd,
+        [SLOT_DEVICE] = -1,
+    };
     int err;
 
     rings_in_order();
@@ -67,7 +73,7 @@ make_ring(struct block_queue *q)
         !(q->ring.features & IORING_FEAT_NODROP))
         err = -ENOSYS; /* before Linux 5.11 */
     else
-        err = io_uring_register_files(&q->ring, files, 2);
+        err = io_uring_register_files(&q->ring, files, SLOTS);
     if (err)
         io_uring_queue_exit(&q->ring);
     return err;

@@ -62,6 +62,10 @@ wait_for_orphans(struct block *b, uint64_t deadline_ms)
 {
     bool none;
 
+    int err = block_succeed(b, deadline_ms);
+
+    if (err)
+        return err;
     if (!job_group_wait(b->registers, deadline_ms))
         return -ETIMEDOUT;
     pthread_mutex_lock(&b->lock);

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The lock that the processes of a host share for one LUN's registration. */
+/* The locks of a host's processes for one LUN. */
 #include "lun/hostlock.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/file.h>
 #include <time.h>
 
@@ -16,13 +17,17 @@
 #define POLL_MS 20
 
 int
-hostlock_open(const char *rundir, const char *lun)
+hostlock_open(const char *rundir, const char *lun, const char *process)
 {
     char path[PATH_MAX];
-    int fd;
+    int n, fd;
 
-    if ((size_t)snprintf(path, sizeof path, "%s/%s.lock", rundir, lun) >=
-        sizeof path)
+    if (process && strchr(process, '/'))
+        return -EINVAL;
+    /* no LUN's name holds an @, so that no two locks share a file */
+    n = snprintf(path, sizeof path, "%s/%s%s%s.lock", rundir, lun,
+                 process ? "@" : "", process ? process : "");
+    if (n < 0 || (size_t)n >= sizeof path)
         return -ENAMETOOLONG;
     fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     return fd < 0 ? -errno : fd;

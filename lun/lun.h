@@ -38,7 +38,8 @@ enum lun_fence {
 struct lun_options {
     const char *name;     /* for messages and file names */
     const char *device;   /* /dev/..., /path/to/file, or iscsi://... */
-    const char *process;  /* unique on this host: "proxy", or the client */
+    const char *process;  /* unique on this host: "proxy", or the client; who
+                             has it after another one waits for its writes */
     const char *rundir;   /* locks live here */
     const char *statedir; /* epochs and keys in use live here */
     unsigned cluster_number;
@@ -120,7 +121,8 @@ struct lun_status {
     uint64_t key;             /* newest key of ours; 0: none */
     unsigned inflight;        /* requests submitted and not come back */
     unsigned orphans;         /* of these: abandoned writes, trims, zeroes,
-                                 and REGISTERs given up */
+                                 and REGISTERs given up; and one as long as
+                                 a killed process of our name may have any */
     unsigned orphan_reads;
 };
 

@@ -605,45 +605,64 @@ write_and_wait(const char *path, int told, int said)
         pause();
 }
 
-static pid_t
-start_writer(bool loop)
+struct writer {
+    pid_t pid;
+    int to, from;
+};
+
+/* Registered, and not yet told to write. */
+static struct writer
+start_writer(const char *path)
 {
-    const char *path = device(loop);
     int to[2], from[2];
-    pid_t child;
+    struct writer w;
 
     assert_int_equal(pipe2(to, O_CLOEXEC) | pipe2(from, O_CLOEXEC), 0);
-    child = fork();
-    if (child == 0)
+    w = (struct writer){fork(), to[1], from[0]};
+    if (w.pid == 0)
         write_and_wait(path, to[0], from[1]);
     close(to[0]);
     close(from[1]);
-    hear(from[0]);
+    hear(w.from);
+    return w;
+}
+
+/* It is killed with its write in the device. */
+static void
+kill_writer(const struct writer *w, bool loop)
+{
     tell("hold\n");
-    say(to[1]);
-    hear(from[0]);
-    close(to[1]);
-    close(from[0]);
+    say(w->to);
+    hear(w->from);
+    close(w->to);
+    close(w->from);
     wait_until(tell("held\n") > 0);
-    return child;
+    assert_int_equal(kill(w->pid, SIGKILL), 0);
+    if (loop) /* with a worker in the kernel it ends only with the write */
+        assert_int_equal(waitpid(w->pid, NULL, 0), w->pid);
+}
+
+/* And what it had under way comes to its end. */
+static void
+let_writer_go(const struct writer *w, bool loop)
+{
+    tell("go\n");
+    if (!loop)
+        assert_int_equal(waitpid(w->pid, NULL, 0), w->pid);
 }
 
 static void
 lock_outlives_a_killed_process(bool loop)
 {
-    pid_t child = start_writer(loop);
+    struct writer w = start_writer(device(loop));
 
     assert_false(lock_is_free());
-    assert_int_equal(kill(child, SIGKILL), 0);
-    if (loop) /* with a worker in the kernel it ends only with the write */
-        assert_int_equal(waitpid(child, NULL, 0), child);
+    kill_writer(&w, loop);
     for (int i = 0; i < 30; i++) {
         assert_false(lock_is_free());
         usleep(10000);
     }
-    tell("go\n");
-    if (!loop)
-        assert_int_equal(waitpid(child, NULL, 0), child);
+    let_writer_go(&w, loop);
     wait_until(lock_is_free());
     assert_int_equal(byte_at(8192), 0xAB);
 }
@@ -660,6 +679,46 @@ test_lock_outlives_a_killed_process_loop(void **state)
 {
     (void)state;
     lock_outlives_a_killed_process(true);
+}
+
+/* The successor of a killed process must not write before what that one has
+ * in the kernel has landed, whether it may write under the same key or not. */
+static void
+successor_waits_for_its_predecessor(bool loop)
+{
+    const char *path = device(loop);
+    struct lun_options opt = fixture_options(path);
+    struct writer w = start_writer(path);
+    struct lun *l = fixture_lun(&opt);
+    struct lun_queue *q = lun_queue_create(l);
+
+    assert_int_equal(status_of(l).orphans, 1);
+    assert_int_equal(lun_register(l, clock_ms() + 50), -ETIMEDOUT);
+    kill_writer(&w, loop);
+    assert_int_equal(lun_register(l, clock_ms() + 300), -ETIMEDOUT);
+    assert_int_equal(status_of(l).registration, LUN_UNREGISTERED);
+    assert_int_equal(status_of(l).orphans, 1);
+    let_writer_go(&w, loop);
+    wait_until(status_of(l).orphans == 0); /* seen without being asked for */
+    assert_int_equal(lun_register(l, soon()), 0);
+    assert_int_equal(carry_out(q, LUN_WRITE, 8192, 4096, 0xCD), 0);
+    lun_queue_destroy(q);
+    assert_int_equal(lun_destroy(l, soon()), 0);
+    assert_int_equal(byte_at(8192), 0xCD);
+}
+
+static void
+test_successor_waits_for_its_predecessor_file(void **state)
+{
+    (void)state;
+    successor_waits_for_its_predecessor(false);
+}
+
+static void
+test_successor_waits_for_its_predecessor_loop(void **state)
+{
+    (void)state;
+    successor_waits_for_its_predecessor(true);
 }
 
 #define test(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -687,6 +746,8 @@ main(void)
         test(test_release_keeps_the_lock_for_orphans),
         test(test_lock_outlives_a_killed_process_file),
         test(test_lock_outlives_a_killed_process_loop),
+        test(test_successor_waits_for_its_predecessor_file),
+        test(test_successor_waits_for_its_predecessor_loop),
     };
 
     signal(SIGPIPE, SIG_IGN);

@@ -46,7 +46,8 @@ setup(void **state)
 static struct lun *
 process(unsigned host)
 {
-    char folder[192], disk[16];
+    static unsigned number;
+    char folder[192], disk[16], name[16];
     struct lun_options opt;
 
     snprintf(disk, sizeof disk, "disk%u", host);
@@ -54,6 +55,8 @@ process(unsigned host)
     mkdir(folder, 0700);
     opt = fixture_options(fixture_file(disk, MIB));
     opt.rundir = opt.statedir = folder;
+    snprintf(name, sizeof name, "process%u", number++);
+    opt.process = name;
     opt.host_number = host;
     opt.fence = LUN_FENCE_PR;
     opt.notify = notify;
