@@ -4,6 +4,7 @@
 
 #include <errno.h>
 
+#include "lun/error.h"
 #include "proxy/nbd.h"
 
 #define CONTEXT_ID 1u /* the one that negotiate.c gave out */
@@ -145,6 +146,27 @@ request_error(int error)
         return NBD_ESHUTDOWN;
     default:
         return NBD_EIO;
+    }
+}
+
+/* plugin/request.c doubts the same ones of its own paths: one that it doubts
+ * and we never answer would go round for ever. */
+bool
+request_doubtful(int error)
+{
+    switch (-error) {
+    case ENOLINK:
+    case ETIMEDOUT:
+    case ENODEV:
+    case ENXIO:
+    case EAGAIN:
+    case EBUSY:
+    case ESTALE:
+    case ENOTCONN:
+    case ENOMEM:
+        return false;
+    default:
+        return lun_error_class(error) == LUN_CLASS_PATH;
     }
 }
 

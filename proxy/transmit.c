@@ -6,8 +6,10 @@
  *
  * A job is in one place at a time: free, taking its payload, under way at
  * the LUN (running, oldest first) or at the extents' worker, or in the
- * outbox.  A request whose error may be the path's is never answered: the
- * connection ends instead, and the client asks elsewhere.
+ * outbox.  A request whose error is the path's is never answered: the
+ * connection ends instead, and the client asks elsewhere.  An error that may be
+ * the LUN's own is answered once our paths have proved to work: the LUN's first
+ * block is read for that, in the request's place.
  */
 #include "proxy/transmit.h"
 
@@ -43,6 +45,8 @@ struct job {
     struct request r;
     struct outbox_reply reply; /* in the outbox */
     struct lun_io *io;         /* ours unless running; or NULL */
+    struct lun_io *doubted;    /* ours: its error is doubted, io reads the
+                                  first block meanwhile; or NULL */
     struct extents_job *status;
     uint64_t sent_ms; /* to the LUN; valid while running */
     uint32_t done;    /* bytes, of a range that goes in parts */
@@ -207,20 +211,80 @@ came_back(struct transmit *t, struct job *j)
         tell_oldest(t);
 }
 
+static bool
+is_answer(int error)
+{
+    enum lun_class class = lun_error_class(error);
+
+    return class != LUN_CLASS_PATH && class != LUN_CLASS_FENCED;
+}
+
+static void
+device_failed(struct transmit *t, const struct job *j, int error)
+{
+    t->opt->path_error(t->opt->opaque, error);
+    end(t, TRANSMIT_DEVICE, "request at %" PRIu64 ": %s (%s)", j->r.offset,
+        strerror(-error), lun_class_name(lun_error_class(error)));
+}
+
+/* Read the first block; a read that hangs makes the monitor's probes hang as
+ * well, and then we are told to end. */
+static void
+doubt(struct transmit *t, struct job *j)
+{
+    uint32_t count = t->opt->export.block_size;
+    struct lun_io *io = lun_io_get(t->queue, count);
+
+    if (!io) {
+        device_failed(t, j, j->io->error);
+        return;
+    }
+    j->doubted = j->io;
+    j->io = io;
+    io->op = LUN_READ;
+    io->flags = 0;
+    io->offset = 0;
+    io->count = count;
+    io->registration_no = 0;
+    io->tally = NULL;
+    io->opaque = j;
+    run(t, j);
+}
+
 static void
 failed(struct transmit *t, struct job *j)
 {
     int error = j->io->error;
-    enum lun_class class = lun_error_class(error);
 
-    if (class == LUN_CLASS_PATH || class == LUN_CLASS_FENCED) {
-        t->opt->path_error(t->opt->opaque, error);
-        end(t, TRANSMIT_DEVICE, "request at %" PRIu64 ": %s (%s)", j->r.offset,
-            strerror(-error), lun_class_name(class));
+    if (request_doubtful(error)) {
+        doubt(t, j);
+        return;
+    }
+    if (!is_answer(error)) {
+        device_failed(t, j, error);
         return;
     }
     log_debug("%s: request at %" PRIu64 ": %s", t->opt->id, j->r.offset,
               strerror(-error));
+    answer(t, j, error);
+}
+
+/* The first block was read, or not. */
+static void
+resolve(struct transmit *t, struct job *j)
+{
+    bool paths_work = is_answer(j->io->error);
+    int error = j->doubted->error;
+
+    lun_io_put(j->io);
+    j->io = j->doubted;
+    j->doubted = NULL;
+    if (!paths_work) {
+        device_failed(t, j, error);
+        return;
+    }
+    log_debug("%s: request at %" PRIu64 ": %s, and paths work", t->opt->id,
+              j->r.offset, strerror(-error));
     answer(t, j, error);
 }
 
@@ -257,7 +321,9 @@ collect(struct transmit *t)
         bool whole =
             j->r.type != NBD_CMD_TRIM && j->r.type != NBD_CMD_WRITE_ZEROES;
 
-        if (ios[i]->error)
+        if (j->doubted)
+            resolve(t, j);
+        else if (ios[i]->error)
             failed(t, j);
         else if (whole || !next_part(t, j))
             answer(t, j, 0);
@@ -686,6 +752,7 @@ fini(struct transmit *t)
     for (unsigned i = 0; t->jobs && i < t->opt->max_requests; i++) {
         if (!t->jobs[i].running)
             lun_io_put(t->jobs[i].io);
+        lun_io_put(t->jobs[i].doubted);
         free(t->jobs[i].status);
     }
     lun_queue_destroy(t->queue);
