@@ -228,6 +228,10 @@ identify(struct conn *c)
         return refused(c, err);
     if (server_identify(c->server, c, peer, &why))
         return refused(c, why);
+    /* A reload that came before server_identify has not looked at it. */
+    if (!tls_is_current(c->server->tls, c->stream.ssl) &&
+        tls_check_again(c->server->tls, c->cert, c->chain, err, sizeof err))
+        return refused(c, err);
     log_debug("%s: it is %s, from %s", c->name, peer->name, c->address);
     return END_GO_ON;
 }

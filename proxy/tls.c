@@ -8,7 +8,6 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -171,6 +170,17 @@ tls_context(struct tls *t)
     SSL_CTX_up_ref(ctx);
     pthread_mutex_unlock(&t->lock);
     return ctx;
+}
+
+bool
+tls_is_current(struct tls *t, const SSL *ssl)
+{
+    bool current;
+
+    pthread_mutex_lock(&t->lock);
+    current = t->ctx == SSL_get_SSL_CTX(ssl);
+    pthread_mutex_unlock(&t->lock);
+    return current;
 }
 
 static bool

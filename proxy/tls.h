@@ -4,6 +4,7 @@
 #ifndef DETOUR_PROXY_TLS_H
 #define DETOUR_PROXY_TLS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include <openssl/ssl.h>
@@ -30,6 +31,10 @@ int tls_reload(struct tls *t, char *err, size_t errlen);
 /* tls_context - what is in force now; the caller ends it with SSL_CTX_free.
  * threads: any */
 SSL_CTX *tls_context(struct tls *t);
+
+/* tls_is_current - did ssl begin with what is in force now?
+ * threads: any */
+bool tls_is_current(struct tls *t, const SSL *ssl);
 
 /* tls_peer - the host that the peer's verified certificate names.
  *

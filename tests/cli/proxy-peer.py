@@ -63,9 +63,11 @@ def reply(s):
     return ERRORS.get(kind, hex(kind))
 
 
-def secure(s, most=None, cert=True):
+def secure(s, most=None, cert=True, wait=None):
     s.sendall(option(5))
     assert reply(s) == "ack"
+    if wait:
+        wait()
     c = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     c.check_hostname = False
     c.load_verify_locations(tls_dir + "/ca-cert.pem")
@@ -125,6 +127,20 @@ def no_certificate():
         s = secure(plain(), cert=False)
         s.sendall(option(3))
         return reply(s)
+    except (ssl.SSLError, ConnectionError, EOFError):
+        return "refused"
+
+
+def late():
+    """Begin TLS, and say nothing until a line comes from standard input."""
+    def wait():
+        print("waiting", flush=True)
+        sys.stdin.readline()
+
+    try:
+        s = secure(plain(), wait=wait)
+        s.sendall(option(3))
+        return "answered " + reply(s)
     except (ssl.SSLError, ConnectionError, EOFError):
         return "refused"
 

@@ -243,18 +243,35 @@ check_fails "an unknown order" 404 curl -sSf --unix-socket \
 
 hold "$LAB_DIR/held-b" b disk
 hold "$LAB_DIR/held-c" c disk
+declare -A late_pid
 cp "$LAB_DIR/pki/ca-crl.pem" "$LAB_DIR/crl"
 echo rubbish >"$LAB_DIR/pki/ca-crl.pem"
 kill -HUP "${LAB_PID[proxy-a]}"
 log_says "a bad list is not taken" "certificates not reloaded, the old ones stay"
 is "c is still served" "$(cat "$LAB_DIR/held-c")" open
 cp "$LAB_DIR/crl" "$LAB_DIR/pki/ca-crl.pem"
+mkfifo "$LAB_DIR/late-b.in" "$LAB_DIR/late-c.in"
+for h in b c; do
+    peer "$h" late <"$LAB_DIR/late-$h.in" >"$LAB_DIR/late-$h" &
+    late_pid[$h]=$!
+done
+exec {late_b}>"$LAB_DIR/late-b.in" {late_c}>"$LAB_DIR/late-c.in"
+for h in b c; do
+    check "$h begins its handshake" within 5000 \
+        grep -q waiting "$LAB_DIR/late-$h"
+done
 pki revoke c || lab_failed "detour-pki fails"
 kill -HUP "${LAB_PID[proxy-a]}"
 log_says "the new list is taken" "certificates reloaded"
 check "c's session ends" within 5000 grep -q ended "$LAB_DIR/held-c"
 log_says "and the log says why" "c is not let in any more: certificate revoked"
 is "b's does not" "$(cat "$LAB_DIR/held-b")" open
+echo >&"$late_b"
+echo >&"$late_c"
+wait "${late_pid[b]}" "${late_pid[c]}"
+is "b's handshake goes on" "$(tail -n 1 "$LAB_DIR/late-b")" "answered 0x2"
+is "c's handshake, begun before, comes too late" \
+    "$(tail -n 1 "$LAB_DIR/late-c")" refused
 URI_C=${URI/tls-b/$(basename "$(tls_dir c)")}
 check_fails "c comes no more" "." nbdinfo "$URI_C"
 
