@@ -65,6 +65,11 @@ understand(struct iscsi_lun *l)
         log_error("lun %s: no initiator name", l->opt->name);
         return -EINVAL;
     }
+    if (!l->opt->statedir || !l->opt->process) {
+        log_error("lun %s: no statedir, or no name of the process",
+                  l->opt->name);
+        return -EINVAL;
+    }
     if (l->opt->chap_user) {
         l->secret = read_secret(l->opt);
         if (!l->secret)
@@ -264,7 +269,7 @@ get_status(void *b, struct lun_status *st)
     st->registration_no = l->registration_no;
     st->key = l->key;
     st->inflight = l->inflight;
-    st->orphans = orphans_locked(l);
+    st->orphans = orphans_locked(l) + iscsi_pr_haunted_locked(l);
     st->orphan_reads = l->abandoned_reads;
     pthread_mutex_unlock(&l->lock);
 }

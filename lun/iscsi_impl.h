@@ -447,8 +447,11 @@ int iscsi_reserve_lun_reset(const struct iscsi_via *via);
 int iscsi_pr_register(void *b, uint64_t deadline_ms);
 void iscsi_pr_release(void *b);
 int iscsi_pr_check(void *b, uint64_t deadline_ms);
-/* iscsi_pr_inherit - the keys that our predecessor left. */
+/* iscsi_pr_inherit - the keys that our predecessor left, and whether it may
+ * have left more. */
 int iscsi_pr_inherit(struct iscsi_lun *l);
+/* iscsi_pr_haunted_locked - is what it may have left not fenced yet? */
+bool iscsi_pr_haunted_locked(const struct iscsi_lun *l);
 /* iscsi_pr_leave - all threads are gone: note whether all came back. */
 void iscsi_pr_leave(struct iscsi_lun *l, bool clean);
 

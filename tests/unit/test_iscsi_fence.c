@@ -288,6 +288,26 @@ test_clean_end_is_noted_for_the_successor(void **state)
     assert_int_not_equal(keys[1], 0);
 }
 
+/* A process that never reached the target does not know better than the one
+ * before it, which was killed. */
+static void
+test_unclean_end_is_passed_on(void **state)
+{
+    char device[] = "iscsi://127.0.0.77/" SAN_IQN "/1";
+    struct host h;
+    struct lun_options opt = host_options(&h, 9, device);
+    uint64_t key = key_pack((struct key){7, 9, 1});
+    uint64_t keys[8];
+
+    (void)state;
+    assert_int_equal(epoch_save_keys(h.state, "t", "test", &key, 1), 0);
+    host_open(&h, &opt);
+    assert_int_equal(status_of(&h).orphans, 1);
+    assert_int_equal(host_down(&h), 0);
+    assert_int_equal(epoch_load_keys(h.state, "t", "test", keys, 8), 1);
+    assert_int_equal(keys[0], key);
+}
+
 static void
 test_foreign_reservation_is_not_touched(void **state)
 {
@@ -588,6 +608,62 @@ test_no_write_passes_one_that_hangs_on_a_dead_path(void **state)
     hang_down(&g);
 }
 
+static void
+open_drain(struct host *h, const char *device)
+{
+    struct lun_options opt = host_options(h, 5, device);
+
+    opt.fence = LUN_FENCE_DRAIN;
+    host_open(h, &opt);
+    await(h, st.paths_good == 1);
+}
+
+/* Without reservations a killed process' writes are waited for as well. */
+static void
+test_successor_without_reservations_waits(void **state)
+{
+    char device[] = "iscsi://127.0.0.30/" SAN_IQN "/1";
+    struct hang g;
+    struct host h;
+    struct lun_io *io;
+    pid_t child;
+
+    (void)state;
+    if (access(tool, X_OK) != 0)
+        skip();
+    hang_up(&g);
+    hang_say(&g, "hold");
+    child = fork();
+    if (child == 0) {
+        open_drain(&h, device);
+        assert_int_equal(lun_register(h.lun, soon()), 0);
+        io = make_io(&h, LUN_WRITE, 0, BLOCK);
+        memset(io->data, 0xAA, BLOCK);
+        lun_submit(h.q, io);
+        for (;;)
+            pause();
+    }
+    for (uint64_t until_ms = soon(); hang_say(&g, "held") == 0;)
+        assert_true(clock_ms() < until_ms);
+    kill(child, SIGKILL);
+    assert_int_equal(waitpid(child, NULL, 0), child);
+    open_drain(&h, device);
+    assert_int_equal(status_of(&h).orphans, 1);
+    assert_int_equal(lun_register(h.lun, clock_ms() + 500), -ETIMEDOUT);
+    assert_int_equal(hang_say(&g, "held"), 1);
+    hang_say(&g, "go");
+    assert_int_equal(lun_register(h.lun, soon()), 0);
+    assert_int_equal(status_of(&h).orphans, 0);
+    assert_int_equal(write_byte(&h, 0, 0xBB), 0);
+    assert_int_equal(read_byte(&h, 0), 0xBB);
+    assert_int_equal(host_down(&h), 0);
+    /* and one that ended well leaves nothing to wait for */
+    open_drain(&h, device);
+    assert_int_equal(status_of(&h).orphans, 0);
+    assert_int_equal(host_down(&h), 0);
+    hang_down(&g);
+}
+
 /* A test that failed in the middle must not take the next one with it. */
 static int
 each_teardown(void **state)
@@ -615,11 +691,13 @@ main(int argc, char **argv)
         iscsi_test(test_successor_fences_what_was_left),
         iscsi_test(test_killed_process_leaves_no_socket),
         iscsi_test(test_clean_end_is_noted_for_the_successor),
+        iscsi_test(test_unclean_end_is_passed_on),
         iscsi_test(test_foreign_reservation_is_not_touched),
         iscsi_test(test_fence_against_reconnect),
         iscsi_test(test_fence_waits_for_writes_in_the_target),
         iscsi_test(test_second_fence_waits_as_the_first_did),
         iscsi_test(test_no_write_passes_one_that_hangs_on_a_dead_path),
+        iscsi_test(test_successor_without_reservations_waits),
     };
 
     (void)argc;
