@@ -44,10 +44,8 @@ age_s(uint64_t then_ms, uint64_t now_ms)
     return json_real(then_ms < now_ms ? (double)(now_ms - then_ms) / 1000 : 0);
 }
 
-/* Names and errors come from devices and targets: what is no UTF-8 must not
- * cost the whole report. */
-static json_t *
-text(const char *s)
+json_t *
+report_text(const char *s)
 {
     json_t *j = json_string(s);
     char ascii[256];
@@ -73,10 +71,11 @@ report_paths(struct lun *l, uint64_t now_ms)
         const struct lun_path *p = &paths[i];
 
         if (json_array_append_new(
-                array, json_pack("{s:o, s:s, s:o, s:o}", "name", text(p->name),
-                                 "state", path_state_name(p->state), "since_s",
-                                 age_s(p->since_ms, now_ms), "error",
-                                 p->error[0] ? text(p->error) : json_null()))) {
+                array,
+                json_pack("{s:o, s:s, s:o, s:o}", "name", report_text(p->name),
+                          "state", path_state_name(p->state), "since_s",
+                          age_s(p->since_ms, now_ms), "error",
+                          p->error[0] ? report_text(p->error) : json_null()))) {
             json_decref(array);
             return NULL;
         }
@@ -88,7 +87,7 @@ static json_t *
 report_verdict(const struct verdict *v, uint64_t now_ms)
 {
     return json_pack("{s:s, s:o, s:o}", "state", verdict_state_name(v->state),
-                     "reason", text(v->reason), "since_s",
+                     "reason", report_text(v->reason), "since_s",
                      age_s(v->since_ms, now_ms));
 }
 
@@ -123,7 +122,7 @@ report_lun(struct lun *l, const struct monitor_status *st)
 
     return json_pack(
         "{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:I, s:I}", "id",
-        lun->id[0] ? text(lun->id) : json_null(), "size",
+        lun->id[0] ? report_text(lun->id) : json_null(), "size",
         lun->known ? json_integer((json_int_t)lun->size) : json_null(),
         "block_size", lun->known ? json_integer(lun->block_size) : json_null(),
         "verdict", report_verdict(&st->verdict, now_ms), "paths",

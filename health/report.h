@@ -24,4 +24,12 @@
  */
 json_t *report_lun(struct lun *l, const struct monitor_status *st);
 
+/* report_text - s as a JSON string; where it is no UTF-8, every byte that is no
+ * ASCII becomes '?'.  Names and errors come from devices, targets and peers:
+ * one of them must not cost the whole report.
+ *
+ * errors, owns: as report_lun
+ */
+json_t *report_text(const char *s);
+
 #endif

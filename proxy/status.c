@@ -36,6 +36,7 @@ static void
 add_session(void *opaque, const struct session *x)
 {
     json_t *members = json_array(), *generation = json_null();
+    json_t *client = x->of ? report_text(x->of->client) : json_null();
     uint64_t now_ms = clock_ms();
 
     for (const struct session_member *m = x->members; m; m = m->next)
@@ -43,12 +44,11 @@ add_session(void *opaque, const struct session *x)
     if (x->of)
         generation = json_integer((json_int_t)x->generation);
     json_array_append_new(
-        opaque,
-        json_pack("{s:s, s:s?, s:o, s:f, s:I, s:o}", "host", x->host, "client",
-                  x->of ? x->of->client : NULL, "generation", generation,
-                  "age_s", age_s(x->since_ms, now_ms), "unfinished_writes",
-                  (json_int_t)lun_tally_count(x->tally), "connections",
-                  members));
+        opaque, json_pack("{s:s, s:o, s:o, s:f, s:I, s:o}", "host", x->host,
+                          "client", client, "generation", generation, "age_s",
+                          age_s(x->since_ms, now_ms), "unfinished_writes",
+                          (json_int_t)lun_tally_count(x->tally), "connections",
+                          members));
 }
 
 static json_t *

@@ -226,6 +226,9 @@ hold "$LAB_DIR/held" b "disk?client=d&generation=1"
 is "the status shows it" "$(field proxy-a '.luns[] | select(.lun == "disk")
     | .sessions[] | [.host, .client, .generation, (.connections | length)]
     | join(" ")')" "b d 1 1"
+hold "$LAB_DIR/latin" b "disk?client=%FFd%C3%A9&generation=1"
+is "and one whose name is not UTF-8" "$(field proxy-a '.luns[]
+    | select(.lun == "disk") | [.sessions[].client] | sort | join(" ")')" "?d?? d"
 check "drain" post proxy-a /drain '{"lun": "disk"}'
 check "the session ends" within 5000 grep -q "ended: ESHUTDOWN" "$LAB_DIR/held"
 go_refused "a session on a draining LUN" "shutdown: disk: draining" disk
