@@ -30,6 +30,9 @@
 #define STOP_CONNS_MS 1500
 #define STOP_LUNS_MS  200
 #define STOP_S        2
+/* Connections taken from one listener before the others, and signals, get their
+ * turn. */
+#define ACCEPT_IN_A_ROW 64
 /* After accept() found no descriptor or no memory. */
 #define ACCEPT_PAUSE_MS 100
 
@@ -144,9 +147,9 @@ notify(const char *state)
 
 /* Returns false when there is no room for a connection now. */
 static bool
-accept_all(struct server *s, int listener)
+accept_some(struct server *s, int listener)
 {
-    for (;;) {
+    for (unsigned i = 0; i < ACCEPT_IN_A_ROW; i++) {
         struct sockaddr_storage from = {0};
         socklen_t len = sizeof from;
         int fd = accept4(listener, (struct sockaddr *)&from, &len,
@@ -163,8 +166,9 @@ accept_all(struct server *s, int listener)
         }
         /* what else is said is that connection's own misfortune */
         if (errno == EAGAIN)
-            return true;
+            break;
     }
+    return true;
 }
 
 static void
@@ -192,7 +196,7 @@ serve(struct server *s, struct pollfd *fds, size_t n)
         }
         for (size_t i = 1; i < n && room; i++)
             if (fds[i].revents)
-                room = accept_all(s, fds[i].fd);
+                room = accept_some(s, fds[i].fd);
         if (!room)
             poll(fds, 1, ACCEPT_PAUSE_MS);
     }
