@@ -496,14 +496,20 @@ link_create(const struct link_options *opt)
 }
 
 void
-link_destroy(struct link *k)
+link_end(struct link *k)
 {
-    if (k == NULL)
-        return;
     pthread_mutex_lock(&k->lock);
     k->stop = true;
     pthread_mutex_unlock(&k->lock);
     link_wake(k);
+}
+
+void
+link_destroy(struct link *k)
+{
+    if (k == NULL)
+        return;
+    link_end(k);
     pthread_join(k->thread, NULL);
     pthread_mutex_lock(&k->lock);
     while (!TAILQ_EMPTY(&k->waits))

@@ -26,8 +26,8 @@ struct link_options {
     const char *peer;    /* the host's name, for messages */
     const char *address; /* IP literal; the certificate must carry it */
     uint16_t port;
-    const char *tls_dir; /* ca-cert.pem, client-cert.pem, client-key.pem and
-                            perhaps ca-crl.pem; NULL: no TLS (tests only) */
+    const char *tls_dir;   /* ca-cert.pem, client-cert.pem, client-key.pem and
+                              perhaps ca-crl.pem; NULL: no TLS (tests only) */
     const char *info_name; /* export name asked for in NBD_OPT_INFO */
     unsigned link_timeout_ms;     /* unacknowledged data, late INFO answer */
     unsigned open_timeout_ms;     /* connect up to LINK_PARKED; GO */
@@ -59,6 +59,10 @@ struct link_status {
  * owns:    opt is copied, but for opaque; ended with link_destroy
  */
 struct link *link_create(const struct link_options *opt);
+
+/* link_end - begin what link_destroy does, without waiting: so that several
+ * links end at the same time.  Only link_destroy may follow. */
+void link_end(struct link *k);
 
 /* link_destroy - close and free; NULL is fine.
  *
