@@ -107,6 +107,18 @@ peers_create(const struct config *cfg, const struct config_lun *lun,
     return p;
 }
 
+/* All at once: each may take its time over the farewell.  NULL is fine. */
+static void
+end_links(struct link **links, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (links[i])
+            link_end(links[i]);
+    }
+    for (size_t i = 0; i < n; i++)
+        link_destroy(links[i]);
+}
+
 static void
 drop_links(struct peers *p, struct peer *peer)
 {
@@ -116,8 +128,7 @@ drop_links(struct peers *p, struct peer *peer)
     memcpy(old, peer->links, sizeof old);
     memset(peer->links, 0, sizeof peer->links);
     pthread_mutex_unlock(&p->lock);
-    for (size_t i = 0; i < LINKS_MAX; i++)
-        link_destroy(old[i]);
+    end_links(old, LINKS_MAX);
 }
 
 void
@@ -125,6 +136,12 @@ peers_destroy(struct peers *p)
 {
     if (!p)
         return;
+    for (size_t i = 0; i < p->npeers; i++) {
+        for (size_t j = 0; j < LINKS_MAX; j++) {
+            if (p->peers[i].links[j])
+                link_end(p->peers[i].links[j]);
+        }
+    }
     for (size_t i = 0; i < p->npeers; i++)
         drop_links(p, &p->peers[i]);
     pthread_mutex_destroy(&p->lock);
@@ -177,6 +194,8 @@ link_problem(const struct link_status *st, const struct peers_lun *want,
         return "serves another LUN under this name";
     if (want->size != 0 && st->size != want->size)
         return "its LUN has another size";
+    if (want->block_size != 0 && st->block_min > want->block_size)
+        return "its blocks are larger than those that VMs were told";
     if ((st->flags & NBD_READ_ONLY) && !want->readonly)
         return "serves the LUN read-only";
     return NULL;
@@ -332,9 +351,9 @@ fill(struct peers *p, struct peer *peer)
 }
 
 /* Links are kept to the first peers until enough of them are ready; those
- * behind are let go, unless they serve us. */
+ * behind are let go, unless they serve us or must be kept. */
 void
-peers_tend(struct peers *p, const struct peers_lun *want)
+peers_tend(struct peers *p, const struct peers_lun *want, uint64_t keep)
 {
     size_t ready = 0;
 
@@ -343,7 +362,8 @@ peers_tend(struct peers *p, const struct peers_lun *want)
         struct export_info info;
         char problem[256];
 
-        if (ready >= p->lun->standby_peers && !peer->serving) {
+        if (ready >= p->lun->standby_peers && !peer->serving &&
+            !(keep >> i & 1)) {
             drop_links(p, peer);
             continue;
         }
@@ -547,8 +567,7 @@ session_close(struct session *s)
     pthread_mutex_lock(&s->peers->lock);
     s->peer->serving = false;
     pthread_mutex_unlock(&s->peers->lock);
-    for (size_t i = 0; i < s->nlinks; i++)
-        link_destroy(s->links[i]);
+    end_links(s->links, s->nlinks);
     free(s);
 }
 

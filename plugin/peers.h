@@ -22,6 +22,7 @@ struct session;
 struct peers_lun {
     char id[LUN_ID_MAX]; /* "": not known, so that nobody can be asked */
     uint64_t size;       /* bytes; 0: not known */
+    uint32_t block_size; /* bytes, as the VMs were told; 0: not yet */
     bool readonly;       /* reading is enough */
 };
 
@@ -47,9 +48,11 @@ int peers_find(const struct peers *p, const char *host);
 
 /* peers_tend - keep as many connections parked as there should be.
  *
+ * keep: bit i: to peer i in any case, since nobody else will do
+ *
  * For the router, whenever something changed; threads: the router's only, as
  * peers_open. */
-void peers_tend(struct peers *p, const struct peers_lun *want);
+void peers_tend(struct peers *p, const struct peers_lun *want, uint64_t keep);
 
 /* peers_view - fill out[peers_count]. */
 void peers_view(struct peers *p, const struct peers_lun *want,

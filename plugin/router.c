@@ -33,6 +33,8 @@
 #define ORPHANS_MS  200  /* for orphans, when everything else has ended */
 #define CLOSING_MS  1000 /* for what is under way, once we are told to end */
 
+#define ASKED_MS 60000 /* a peer that was ordered stays connected this long */
+
 /* One order, one report for each opening of the gate (its sender holds the
  * gate, so that there is no second one); between two looks at the events the
  * router's thread opens at most three times. */
@@ -75,9 +77,10 @@ struct router {
     uint64_t register_next_ms; /* the registrar's next try */
     struct posted events[EVENTS_MAX];
     size_t nevents;
+    int asked_peer; /* an order named it and it was not ready; or ROUTE_SELF */
+    uint64_t asked_ms;     /* when */
     struct route shown;    /* copy of route */
     struct peers_lun want; /* identity and size to ask peers for */
-    uint32_t want_block_size;
     struct route_peer shown_peers[ROUTE_PEERS_MAX];
     uint64_t started_ms;
 };
@@ -191,7 +194,6 @@ static void
 learn(struct router *r, const struct lun_status *st)
 {
     struct peers_lun want;
-    uint32_t block_size;
     bool news = false;
 
     pthread_mutex_lock(&r->lock);
@@ -201,16 +203,16 @@ learn(struct router *r, const struct lun_status *st)
         (strcmp(st->id, r->want.id) != 0 || st->size != r->want.size)) {
         snprintf(r->want.id, sizeof r->want.id, "%s", st->id);
         r->want.size = st->size;
-        r->want_block_size = st->block_size;
+        r->want.block_size = st->block_size;
         news = true;
     }
     want = r->want;
     pthread_mutex_unlock(&r->lock);
     if (want.id[0] && want.size == 0 &&
-        peers_learn(r->peers, &want, &want.size, &block_size)) {
+        peers_learn(r->peers, &want, &want.size, &want.block_size)) {
         pthread_mutex_lock(&r->lock);
         r->want.size = want.size;
-        r->want_block_size = block_size;
+        r->want.block_size = want.block_size ? want.block_size : 512;
         pthread_mutex_unlock(&r->lock);
         news = true;
     }
@@ -218,7 +220,7 @@ learn(struct router *r, const struct lun_status *st)
         return;
     snprintf(r->state.id, sizeof r->state.id, "%s", r->want.id);
     r->state.size = r->want.size;
-    r->state.block_size = r->want_block_size;
+    r->state.block_size = r->want.block_size;
     pthread_mutex_lock(&r->lock);
     pthread_cond_broadcast(&r->known);
     pthread_mutex_unlock(&r->lock);
@@ -232,7 +234,7 @@ fill_lun(struct router *r, struct router_lun *l)
     lun_get_status(r->lun, &st);
     l->readonly = r->opt.lun->readonly || (st.known && st.readonly);
     l->size = r->want.size;
-    l->block_size = r->want_block_size ? r->want_block_size : 512;
+    l->block_size = r->want.block_size ? r->want.block_size : 512;
     l->preferred = st.known && st.preferred ? st.preferred : 4096;
     if (l->preferred < l->block_size)
         l->preferred = l->block_size;
@@ -529,13 +531,29 @@ perform_home(struct router *r, const struct route_view *view, struct outcome *o)
 
 /* ---- the router's thread ----------------------------------------------- */
 
+/* Peers to stay connected to, whoever else is ready: without reservations
+ * only a suspect itself can clear the suspicion, and an order names one. */
+static uint64_t
+peers_to_keep(struct router *r)
+{
+    uint64_t keep = r->route.suspect_peers;
+
+    if (r->route.wanted != ROUTE_SELF)
+        keep |= UINT64_C(1) << r->route.wanted;
+    pthread_mutex_lock(&r->lock);
+    if (r->asked_peer != ROUTE_SELF && clock_ms() < r->asked_ms + ASKED_MS)
+        keep |= UINT64_C(1) << r->asked_peer;
+    pthread_mutex_unlock(&r->lock);
+    return keep;
+}
+
 static void
 look(struct router *r, struct route_view *view, struct route_peer *peers,
      struct monitor_status *m)
 {
     monitor_get(r->monitor, m);
     learn(r, &m->lun);
-    peers_tend(r->peers, &r->want);
+    peers_tend(r->peers, &r->want, peers_to_keep(r));
     peers_view(r->peers, &r->want, peers);
     *view = (struct route_view){
         .local_usable =
@@ -806,12 +824,22 @@ router_redirect(struct router *r, const char *peer, char *err, size_t len)
             ready = ready || r->shown_peers[i].ready ||
                     (r->shown.phase == ROUTE_REDIRECTED && r->shown.peer == i);
     }
+    if (!ready && peer) {
+        r->asked_peer = ev.peer;
+        r->asked_ms = clock_ms();
+        r->changed = true;
+        pthread_cond_signal(&r->wake);
+    }
     pthread_mutex_unlock(&r->lock);
     if (!ready) {
-        snprintf(err, len, "%s would serve LUN %s now: see status",
-                 peer ? "that peer does not answer or refuses; no other"
-                      : "no peer",
-                 lun_name(r));
+        if (peer)
+            snprintf(err, len,
+                     "%s is not ready to serve LUN %s; it is being asked: see "
+                     "status, then order again",
+                     peer, lun_name(r));
+        else
+            snprintf(err, len, "no peer would serve LUN %s now: see status",
+                     lun_name(r));
         return -EHOSTUNREACH;
     }
     post(r, &ev);
@@ -977,7 +1005,7 @@ inherit(struct router *r)
                             : (r->opt.lun->wwid ? r->opt.lun->wwid : ""));
     r->want.size = r->state.size;
     r->want.readonly = r->opt.lun->readonly;
-    r->want_block_size = r->state.block_size;
+    r->want.block_size = r->state.block_size;
     r->shown = r->route;
     r->outside = true;
 }
@@ -1064,6 +1092,7 @@ router_start(const struct router_options *opt, char *err, size_t errlen)
         return NULL;
     r->opt = *opt;
     r->started_ms = clock_ms();
+    r->asked_peer = ROUTE_SELF;
     init_locks(r);
     set_options(r);
     err[0] = '\0';

@@ -1,0 +1,356 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* To which peers connections are kept, which of them may serve, and what a
+ * session is made of.  The links are played: their status is what the test
+ * says. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "common/clock.h"
+#include "plugin/peers.h"
+
+#define HOSTS 4 /* we are the first; so peer 0 is host b */
+#define PEERS (HOSTS - 1)
+#define GIB   (UINT64_C(1) << 30)
+
+/* ---- links -------------------------------------------------------------- */
+
+struct link {
+    char peer[16];
+    bool ended;
+};
+
+static struct {
+    struct link_status says[HOSTS]; /* every link to the host's status */
+    int go_result;
+    unsigned links[HOSTS]; /* how many there are */
+    unsigned waited_alone; /* destroyed before the others were told to end */
+    unsigned told_to_end, gos;
+    char go_name[EXPORT_NAME_MAX + 1];
+} t;
+
+struct link *__wrap_link_create(const struct link_options *opt);
+void __wrap_link_end(struct link *k);
+void __wrap_link_destroy(struct link *k);
+void __wrap_link_get_status(struct link *k, struct link_status *st);
+int __wrap_link_go(struct link *k, const char *name, uint64_t deadline_ms);
+void __wrap_link_break(struct link *k);
+
+static size_t
+host_of(const struct link *k)
+{
+    return (size_t)(k->peer[0] - 'a');
+}
+
+struct link *
+__wrap_link_create(const struct link_options *opt)
+{
+    struct link *k = calloc(1, sizeof *k);
+
+    snprintf(k->peer, sizeof k->peer, "%s", opt->peer);
+    t.links[host_of(k)]++;
+    return k;
+}
+
+void
+__wrap_link_end(struct link *k)
+{
+    k->ended = true;
+    t.told_to_end++;
+}
+
+void
+__wrap_link_destroy(struct link *k)
+{
+    if (!k)
+        return;
+    t.links[host_of(k)]--;
+    if (!k->ended)
+        t.waited_alone++;
+    free(k);
+}
+
+void
+__wrap_link_get_status(struct link *k, struct link_status *st)
+{
+    *st = t.says[host_of(k)];
+}
+
+int
+__wrap_link_go(struct link *k, const char *name, uint64_t deadline_ms)
+{
+    (void)k;
+    (void)deadline_ms;
+    t.gos++;
+    snprintf(t.go_name, sizeof t.go_name, "%s", name);
+    return t.go_result;
+}
+
+void
+__wrap_link_break(struct link *k)
+{
+    (void)k;
+}
+
+/* ---- the cluster -------------------------------------------------------- */
+
+static char names[HOSTS][2] = {"a", "b", "c", "d"};
+static char *addresses[] = {(char *)"127.0.0.1"};
+static struct config_host hosts[HOSTS];
+static const struct config_host *members[HOSTS];
+static struct config cfg;
+static struct config_lun lun;
+static struct peers *peers;
+static struct peers_lun want;
+
+static void
+nothing(void *opaque)
+{
+    (void)opaque;
+}
+
+static struct link_status
+parked(void)
+{
+    struct link_status st = {.state = LINK_PARKED,
+                             .would_serve = true,
+                             .info_ms = 1,
+                             .size = GIB,
+                             .block_min = 512};
+
+    snprintf(st.description, sizeof st.description,
+             "detour 1 id=naa.6001 state=serving load=0 sessions=0");
+    return st;
+}
+
+static int
+setup(void **state)
+{
+    (void)state;
+    memset(&t, 0, sizeof t);
+    for (size_t i = 0; i < HOSTS; i++) {
+        hosts[i] = (struct config_host){.name = names[i],
+                                        .number = (unsigned)i + 1,
+                                        .addresses = addresses,
+                                        .naddresses = 1};
+        members[i] = &hosts[i];
+        t.says[i] = parked();
+    }
+    cfg = (struct config){.hosts = hosts, .nhosts = HOSTS, .self = hosts};
+    lun = (struct config_lun){.name = (char *)"vm",
+                              .hosts = members,
+                              .nhosts = HOSTS,
+                              .standby_peers = 2,
+                              .connections = 2};
+    want = (struct peers_lun){.id = "naa.6001", .size = GIB, .block_size = 512};
+    peers = peers_create(&cfg, &lun, "main", NULL, nothing, NULL);
+    return peers ? 0 : -1;
+}
+
+static int
+teardown(void **state)
+{
+    (void)state;
+    peers_destroy(peers);
+    for (size_t i = 0; i < HOSTS; i++)
+        assert_int_equal(t.links[i], 0);
+    return 0;
+}
+
+static bool
+is_ready(int peer)
+{
+    struct route_peer view[PEERS];
+
+    peers_view(peers, &want, view);
+    return view[peer].ready;
+}
+
+/* ---- standby ------------------------------------------------------------ */
+
+static void
+test_peers_as_many_as_shall_stand_by(void **state)
+{
+    (void)state;
+    peers_tend(peers, &want, 0);
+    assert_int_equal(t.links[1], 2);
+    assert_int_equal(t.links[2], 2);
+    assert_int_equal(t.links[3], 0);
+}
+
+static void
+test_peers_the_next_stands_in_until_the_first_is_back(void **state)
+{
+    (void)state;
+    t.says[1].state = LINK_CONNECTING;
+    peers_tend(peers, &want, 0);
+    assert_int_equal(t.links[3], 2);
+    t.says[1] = parked();
+    peers_tend(peers, &want, 0);
+    assert_int_equal(t.links[3], 0);
+}
+
+/* Without reservations only the suspect itself can clear the suspicion. */
+static void
+test_peers_who_must_be_kept_is_kept(void **state)
+{
+    (void)state;
+    peers_tend(peers, &want, 1u << 2);
+    assert_int_equal(t.links[3], 2);
+    assert_true(is_ready(2));
+    peers_tend(peers, &want, 0);
+    assert_int_equal(t.links[3], 0);
+}
+
+/* ---- who may serve ------------------------------------------------------ */
+
+static void
+test_peers_another_lun_is_not_ready(void **state)
+{
+    (void)state;
+    peers_tend(peers, &want, 0);
+    assert_true(is_ready(0));
+    t.says[1].size = GIB / 2;
+    assert_false(is_ready(0));
+    t.says[1] = parked();
+    snprintf(t.says[1].description, sizeof t.says[1].description,
+             "detour 1 id=naa.6002 state=serving load=0 sessions=0");
+    assert_false(is_ready(0));
+}
+
+static void
+test_peers_read_only_is_enough_for_readers(void **state)
+{
+    (void)state;
+    t.says[1].flags = 1u << 1;
+    peers_tend(peers, &want, 0);
+    assert_false(is_ready(0));
+    want.readonly = true;
+    assert_true(is_ready(0));
+}
+
+/* What the VMs were promised must go on every route. */
+static void
+test_peers_larger_blocks_than_ours_are_not_ready(void **state)
+{
+    (void)state;
+    t.says[1].block_min = 4096;
+    peers_tend(peers, &want, 0);
+    assert_false(is_ready(0));
+    want.block_size = 4096;
+    assert_true(is_ready(0));
+    want.block_size = 0; /* nothing promised yet */
+    assert_true(is_ready(0));
+}
+
+static void
+test_peers_late_answer_is_not_ready(void **state)
+{
+    (void)state;
+    peers_tend(peers, &want, 0);
+    t.says[1].info_sent_ms = clock_ms() - 10000;
+    assert_false(is_ready(0));
+}
+
+/* ---- sessions ----------------------------------------------------------- */
+
+static int
+open_first(struct session **s)
+{
+    struct peers_request rq = {.peer = 0,
+                               .generation = 7,
+                               .id = want.id,
+                               .size = want.size,
+                               .fence = {&hosts[3]},
+                               .nfence = 1};
+    char why[256];
+
+    return peers_open(peers, &rq, s, why, sizeof why);
+}
+
+static void
+test_peers_session_takes_its_connections(void **state)
+{
+    struct session *s;
+
+    (void)state;
+    peers_tend(peers, &want, 0);
+    assert_int_equal(open_first(&s), 0);
+    assert_int_equal(t.gos, 2);
+    /* the first GO has fenced; the second need not */
+    assert_string_equal(t.go_name, "vm?client=main&generation=7&id=naa.6001");
+    peers_tend(peers, &want, 0);
+    assert_int_equal(t.links[1], 4); /* two serve, two stand by */
+    session_close(s);
+    assert_int_equal(t.links[1], 2);
+}
+
+static void
+test_peers_a_refusal_is_not_asked_for_twice(void **state)
+{
+    struct session *s;
+
+    (void)state;
+    t.go_result = -EACCES;
+    peers_tend(peers, &want, 0);
+    assert_int_equal(open_first(&s), -EACCES);
+    assert_int_equal(t.gos, 1);
+    assert_non_null(strstr(t.go_name, "fence=d"));
+}
+
+static void
+test_peers_interrupted_never_opens_again(void **state)
+{
+    struct session *s;
+
+    (void)state;
+    peers_tend(peers, &want, 0);
+    peers_interrupt(peers);
+    assert_int_equal(open_first(&s), -ESHUTDOWN);
+    assert_int_equal(t.gos, 0);
+}
+
+/* A farewell that nobody answers takes a while: once, not for each. */
+static void
+test_peers_connections_end_together(void **state)
+{
+    struct session *s;
+
+    (void)state;
+    peers_tend(peers, &want, 0);
+    assert_int_equal(open_first(&s), 0);
+    session_close(s);
+    assert_int_equal(t.told_to_end, 2);
+    peers_destroy(peers);
+    peers = NULL;
+    assert_true(t.told_to_end >= 4);
+    assert_int_equal(t.waited_alone, 0);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_peers_as_many_as_shall_stand_by),
+        TEST(test_peers_the_next_stands_in_until_the_first_is_back),
+        TEST(test_peers_who_must_be_kept_is_kept),
+        TEST(test_peers_another_lun_is_not_ready),
+        TEST(test_peers_read_only_is_enough_for_readers),
+        TEST(test_peers_larger_blocks_than_ours_are_not_ready),
+        TEST(test_peers_late_answer_is_not_ready),
+        TEST(test_peers_session_takes_its_connections),
+        TEST(test_peers_a_refusal_is_not_asked_for_twice),
+        TEST(test_peers_interrupted_never_opens_again),
+        TEST(test_peers_connections_end_together),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
