@@ -11,16 +11,21 @@
 
 /* ---- files --------------------------------------------------------------- */
 
-/* A secret may be read by a group that was made for it, never by others. */
-static void
+/* What libiscsi keeps of a secret: MAX_STRING_SIZE in its iscsi.h. */
+#define SECRET_MAX 255
+
+/* A secret may be read by a group that was made for it, never by others.
+ * Returns whether all is well. */
+static bool
 check_file(struct config_draft *d, const struct config_section *s,
            const char *key, const char *path, bool secret)
 {
     unsigned line = config_file_line(s, key);
+    unsigned before = d->f->mistakes;
     struct stat st;
 
     if (!path)
-        return;
+        return true;
     if (stat(path, &st) < 0 || access(path, R_OK) < 0)
         config_file_mistake(d->f, line, "%s: %s: %s", key, path,
                             strerror(errno));
@@ -30,6 +35,37 @@ check_file(struct config_draft *d, const struct config_section *s,
         config_file_mistake(d->f, line,
                             "%s: %s is open to others: chmod 0600 or 0640", key,
                             path);
+    return d->f->mistakes == before;
+}
+
+/* What is not refused here would be refused by the target, with no word of
+ * why. */
+static void
+check_secret(struct config_draft *d, const struct config_section *s,
+             const char *path)
+{
+    static const char key[] = "chap_secret_file";
+    char text[SECRET_MAX + 2] = "";
+    const char *wrong = NULL;
+    size_t len;
+    FILE *f;
+
+    if (!path || !check_file(d, s, key, path, true))
+        return;
+    f = fopen(path, "re");
+    if (!f || (!fgets(text, sizeof(text), f) && ferror(f)))
+        wrong = strerror(errno);
+    len = strcspn(text, "\r\n");
+    if (!wrong && len == 0)
+        wrong = "the secret is the first line, and the first line is empty";
+    else if (!wrong && len > SECRET_MAX)
+        wrong = "the secret, its first line, is longer than 255 characters";
+    if (wrong)
+        config_file_mistake(d->f, config_file_line(s, key), "%s: %s: %s", key,
+                            path, wrong);
+    explicit_bzero(text, sizeof(text));
+    if (f)
+        fclose(f);
 }
 
 /* ---- hosts -----------------------------------------------------------------
@@ -158,7 +194,7 @@ check_lun(struct config_draft *d, const struct config_section *s,
                             "[lun %s]: %zu hosts, at most %d can share one",
                             l->name, l->nhosts, EXPORT_FENCE_MAX);
     if (!d->for_health && d->c->self && config_lun_has(l, d->c->self))
-        check_file(d, s, "chap_secret_file", l->chap_secret_file, true);
+        check_secret(d, s, l->chap_secret_file);
 }
 
 static void

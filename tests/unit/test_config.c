@@ -492,7 +492,7 @@ test_config_mistakes_of_hosts(void **state)
 static void
 test_config_mistakes_of_values(void **state)
 {
-#define CHAP GOOD "chap_user = u\nchap_secret_file = $/key\n"
+#define CHAP GOOD "chap_user = u\nchap_secret_file = $/secret\n"
     static const struct mistake m[] = {
         {GOOD "fence = none\n", 19, "neither pr nor drain"},
         {GOOD "readonly = maybe\n", 19, "neither yes nor no"},
@@ -567,6 +567,30 @@ test_config_secret_of_a_lun_that_is_not_ours_is_not_looked_for(void **state)
 }
 
 static void
+test_config_secret_is_one_line(void **state)
+{
+#define SECRET_IN(file)                                                        \
+    HEAD "[lun v]\ndevice = iscsi://1.2.3.4/iqn.x/0\nchap_user = u\n"          \
+         "chap_secret_file = $/" file "\n"
+    static const char second_line[] = "\r\nsecond line\n";
+    char secret[257];
+
+    (void)state;
+    assert_good(SECRET_IN("secret"));
+    assert_mistake(SECRET_IN("ca"), 20, "open to others");
+    assert_mistake(SECRET_IN("key"), 20, "first line is empty");
+    put_file("secret", second_line, strlen(second_line), 0600);
+    assert_mistake(SECRET_IN("secret"), 20, "first line is empty");
+    memset(secret, 'x', sizeof secret);
+    secret[256] = '\n';
+    put_file("secret", secret, 257, 0600);
+    assert_mistake(SECRET_IN("secret"), 20, "longer than 255");
+    secret[255] = '\n';
+    put_file("secret", secret, 256, 0600);
+    assert_good(SECRET_IN("secret"));
+}
+
+static void
 test_config_without_memory_ends_cleanly(void **state)
 {
     struct config *c = NULL;
@@ -604,14 +628,15 @@ make_files(void **state)
     put_file("cert", "", 0, 0644);
     put_file("key", "", 0, 0640);
     put_file("open", "", 0, 0644);
+    put_file("secret", "geheim", 6, 0600);
     return 0;
 }
 
 static int
 remove_files(void **state)
 {
-    static const char *const names[] = {"ca",   "cert", "key",
-                                        "open", "conf", "nul"};
+    static const char *const names[] = {"ca",   "cert", "key",   "open",
+                                        "conf", "nul",  "secret"};
 
     (void)state;
     for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)
@@ -644,6 +669,7 @@ main(void)
         cmocka_unit_test(test_config_files_must_be_there),
         cmocka_unit_test(
             test_config_secret_of_a_lun_that_is_not_ours_is_not_looked_for),
+        cmocka_unit_test(test_config_secret_is_one_line),
         cmocka_unit_test(test_config_without_memory_ends_cleanly),
     };
 
