@@ -71,7 +71,8 @@ PROXY     := $(BUILD)/detour-proxy
 CTL       := $(BUILD)/detourctl
 PROGRAMS  := $(PLUGIN) $(PROXY) $(CTL)
 UNIT      := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/unit/test_*.c))
-TOOLS     := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/tools/*.c))
+TOOLS     := $(patsubst %.c,$(BUILD)/%,$(filter-out tests/tools/liar.c,\
+             $(wildcard tests/tools/*.c))) $(BUILD)/tests/tools/liar.so
 PODS      := $(wildcard */*.[158].pod)
 PAGES     := $(patsubst %.pod,$(BUILD)/man/%,$(notdir $(PODS)))
 
@@ -84,6 +85,12 @@ $$(BUILD)/lib$(1).a: $$(call obj,$$(call lib_src,$(1)))
 	ar rcs $$@ $$^
 endef
 $(foreach d,common lun health plugin proxy,$(eval $(call library,$(d))))
+
+# blockcheck's parts, apart from its options, for its unit tests too.
+BLOCKCHECK := $(BUILD)/libblockcheck.a
+$(BLOCKCHECK): $(call obj,$(call src,tests/blockcheck))
+	@rm -f $@
+	ar rcs $@ $^
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
@@ -110,14 +117,18 @@ wraps = $(patsubst __wrap_%,-Wl$(comma)--wrap=%,$(sort \
 	  $(shell grep -oh '__wrap_[a-z0-9_]*' $(1))))
 comma := ,
 
-$(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(LIBS)
+$(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(LIBS) $(BLOCKCHECK)
 	$(CC) $(LDFLAGS) $(call wraps,tests/unit/$*.c) -o $@ $< \
-	  -Wl,--start-group $(LIBS) -Wl,--end-group \
+	  -Wl,--start-group $(LIBS) $(BLOCKCHECK) -Wl,--end-group \
 	  $(call pkg_libs,$(filter-out nbdkit,$(DEPS_all)) $(DEPS_tests))
 
-$(BUILD)/tests/tools/%: $(BUILD)/tests/tools/%.o $(LIBS)
-	$(CC) $(LDFLAGS) -o $@ $< -Wl,--start-group $(LIBS) -Wl,--end-group \
+$(BUILD)/tests/tools/%: $(BUILD)/tests/tools/%.o $(LIBS) $(BLOCKCHECK)
+	$(CC) $(LDFLAGS) -o $@ $< \
+	  -Wl,--start-group $(LIBS) $(BLOCKCHECK) -Wl,--end-group \
 	  $(call pkg_libs,$(filter-out nbdkit,$(DEPS_all)))
+
+$(BUILD)/tests/tools/%.so: $(BUILD)/tests/tools/%.o
+	$(CC) -shared $(LDFLAGS) -o $@ $<
 
 $(BUILD)/man/%: %.pod
 	@mkdir -p $(@D)

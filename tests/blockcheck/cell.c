@@ -1,0 +1,292 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The set of things that may be so, carried from one event to the next.
+ *
+ *   event          state          becomes
+ *   change begins  any            the same; free: reads that want it have it
+ *   read begins    stays          the same; has it if it wants that value
+ *                  free           the same; has it if a change makes it
+ *   change ends    free           it stays; or free, if others are under way
+ *     (done)       stays, older   it took effect: as free
+ *     (done)       stays, newer   the same; or it took effect again and stays
+ *     (maybe)      stays          the same; or it took effect and stays
+ *     (open)       any            the same: it is under way for longer
+ *   read ends      has it          the same
+ *                  has it not     free, if a change under way makes it
+ *                                 otherwise this cannot be so
+ *
+ * "stays, older" is a value that was there before the change began.  A change
+ * that is done also ends the open ones whose failure was told before it began.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/blockcheck/cell.h"
+
+void
+cell_init(struct cell *c)
+{
+    memset(c, 0, sizeof *c);
+}
+
+void
+cell_fini(struct cell *c)
+{
+    free(c->changes);
+    free(c->states);
+    free(c->next);
+    cell_init(c);
+}
+
+/* Room for one more element behind the n that are there. */
+static bool
+grow(void **array, size_t *room, size_t n, size_t size)
+{
+    size_t want = *room ? *room * 2 : 16;
+    void *bigger;
+
+    if (n < *room)
+        return true;
+    bigger = realloc(*array, want * size);
+    if (!bigger)
+        return false;
+    *array = bigger;
+    *room = want;
+    return true;
+}
+
+/* A state of the next moment.  One that has seen more reads than another that
+ * is the same otherwise makes that one needless. */
+static void
+add_next(struct cell *c, const struct cell_state *s)
+{
+    for (size_t i = 0; i < c->nnext; i++) {
+        struct cell_state *t = &c->next[i];
+
+        if (t->free != s->free || t->any != s->any || t->value != s->value ||
+            t->since_ns != s->since_ns)
+            continue;
+        if ((t->seen & s->seen) == s->seen)
+            return;
+        if ((t->seen & s->seen) == t->seen) {
+            t->seen = s->seen;
+            return;
+        }
+    }
+    if (!grow((void **)&c->next, &c->room_next, c->nnext, sizeof *c->next)) {
+        c->no_memory = true;
+        return;
+    }
+    c->next[c->nnext++] = *s;
+}
+
+static void
+add_free(struct cell *c, uint64_t seen)
+{
+    const struct cell_state s = {.free = true, .seen = seen};
+
+    add_next(c, &s);
+}
+
+static int
+step(struct cell *c)
+{
+    struct cell_state *states = c->states;
+    size_t room = c->room_states;
+
+    c->states = c->next;
+    c->nstates = c->nnext;
+    c->room_states = c->room_next;
+    c->next = states;
+    c->nnext = 0;
+    c->room_next = room;
+    return c->no_memory ? -ENOMEM : 0;
+}
+
+int
+cell_reset(struct cell *c, const uint64_t *value)
+{
+    const struct cell_state s = {.any = !value, .value = value ? *value : 0};
+
+    c->nchanges = 0;
+    c->nnext = 0;
+    c->used = 0;
+    c->no_memory = false;
+    add_next(c, &s);
+    return step(c);
+}
+
+/* ---- reads --------------------------------------------------------------- */
+
+static bool
+being_made(const struct cell *c, uint64_t value)
+{
+    for (size_t i = 0; i < c->nchanges; i++)
+        if (c->changes[i].value == value)
+            return true;
+    return false;
+}
+
+/* The reads whose value some change under way makes. */
+static uint64_t
+satisfied(const struct cell *c)
+{
+    uint64_t mask = 0;
+
+    for (uint64_t left = c->used; left != 0; left &= left - 1) {
+        int i = __builtin_ctzll(left);
+
+        if (being_made(c, c->reads[i].value))
+            mask |= UINT64_C(1) << i;
+    }
+    return mask;
+}
+
+int
+cell_read_begins(struct cell *c, uint32_t id, uint64_t value)
+{
+    bool made = being_made(c, value);
+    uint64_t bit;
+    int i;
+
+    if (c->used == UINT64_MAX)
+        return -ENOSPC;
+    i = __builtin_ctzll(~c->used);
+    bit = UINT64_C(1) << i;
+    c->used |= bit;
+    c->reads[i].id = id;
+    c->reads[i].value = value;
+    for (size_t k = 0; k < c->nstates; k++) {
+        struct cell_state *s = &c->states[k];
+
+        if (s->free ? made : s->any || s->value == value)
+            s->seen |= bit;
+    }
+    return 0;
+}
+
+static int
+slot_of(const struct cell *c, uint32_t id)
+{
+    for (uint64_t left = c->used; left != 0; left &= left - 1)
+        if (c->reads[__builtin_ctzll(left)].id == id)
+            return __builtin_ctzll(left);
+    return -1;
+}
+
+int
+cell_read_ends(struct cell *c, uint32_t id)
+{
+    int i = slot_of(c, id);
+    uint64_t bit, all = satisfied(c);
+
+    if (i < 0)
+        return 0; /* it was left out */
+    bit = UINT64_C(1) << i;
+    for (size_t k = 0; k < c->nstates; k++) {
+        struct cell_state s = c->states[k];
+
+        if (s.seen & bit) {
+            s.seen &= ~bit;
+            add_next(c, &s);
+        } else if (!s.free && (all & bit)) {
+            add_free(c, (s.seen | all) & ~bit);
+        }
+    }
+    c->used &= ~bit;
+    if (c->nnext == 0 && !c->no_memory)
+        return -EILSEQ;
+    return step(c);
+}
+
+/* ---- changes ---------------------------------------------------------------
+ */
+
+int
+cell_change_begins(struct cell *c, uint32_t id, uint64_t value, uint64_t now_ns)
+{
+    uint64_t mask = 0;
+
+    if (!grow((void **)&c->changes, &c->room_changes, c->nchanges,
+              sizeof *c->changes))
+        return -ENOMEM;
+    c->changes[c->nchanges++] = (struct cell_change){
+        .value = value, .start_ns = now_ns, .told_ns = UINT64_MAX, .id = id};
+    for (uint64_t left = c->used; left != 0; left &= left - 1) {
+        int i = __builtin_ctzll(left);
+
+        if (c->reads[i].value == value)
+            mask |= UINT64_C(1) << i;
+    }
+    for (size_t k = 0; k < c->nstates; k++)
+        if (c->states[k].free)
+            c->states[k].seen |= mask;
+    return 0;
+}
+
+static void
+drop_change(struct cell *c, size_t i)
+{
+    c->changes[i] = c->changes[--c->nchanges];
+}
+
+/* Open changes whose failure was told before start_ns are over. */
+static void
+drop_open(struct cell *c, uint64_t start_ns)
+{
+    for (size_t i = c->nchanges; i-- > 0;)
+        if (c->changes[i].told_ns < start_ns)
+            drop_change(c, i);
+}
+
+/* The change took effect last, just now; or others did, after it. */
+static void
+took_effect(struct cell *c, const struct cell_change *change, uint64_t now_ns,
+            uint64_t seen, bool or_others)
+{
+    const struct cell_state stays = {
+        .value = change->value, .since_ns = now_ns, .seen = seen};
+
+    add_next(c, &stays);
+    if (or_others && c->nchanges > 0)
+        add_free(c, seen);
+}
+
+static int
+end_change(struct cell *c, size_t i, bool certain, uint64_t now_ns)
+{
+    const struct cell_change change = c->changes[i];
+    uint64_t all = satisfied(c);
+
+    drop_change(c, i);
+    if (certain)
+        drop_open(c, change.start_ns);
+    for (size_t k = 0; k < c->nstates; k++) {
+        struct cell_state s = c->states[k];
+
+        if (s.free) {
+            took_effect(c, &change, now_ns, s.seen, true);
+        } else if (certain && s.since_ns < change.start_ns) {
+            took_effect(c, &change, now_ns, s.seen | all, true);
+        } else {
+            add_next(c, &s);
+            took_effect(c, &change, now_ns, s.seen | all, false);
+        }
+    }
+    return step(c);
+}
+
+int
+cell_change_ends(struct cell *c, uint32_t id, enum cell_end end,
+                 uint64_t now_ns)
+{
+    for (size_t i = 0; i < c->nchanges; i++) {
+        if (c->changes[i].id != id)
+            continue;
+        if (end != CELL_OPEN)
+            return end_change(c, i, end == CELL_DONE, now_ns);
+        c->changes[i].told_ns = now_ns;
+        return 0;
+    }
+    return 0;
+}
