@@ -96,13 +96,15 @@ start_plugin() {
 # A sanitizer's runtime must come first in a program that loads the plugin.
 LAB_WRAP=()
 sanitizer_wrap() {
-    case ${SANITIZE-} in
-    *address*)
-        # Under it glibc's locale lock is out of balance at exit, and p11-kit's
-        # destructor waits for it for ever (nbdkit's own nbd plugin does too).
-        gcc -shared -fPIC -x c -o "$LAB_DIR/locale.so" - <<'EOF'
+    [[ ${SANITIZE-} ]] || return 0
+    # Under a sanitizer glibc's locale lock is out of balance at exit, and
+    # p11-kit's destructor waits for it for ever (nbdkit's own nbd plugin does
+    # too).
+    gcc -shared -fPIC -x c -o "$LAB_DIR/locale.so" - <<'EOF'
 void freelocale(void *l) { (void)l; }
 EOF
+    case $SANITIZE in
+    *address*)
         LAB_WRAP=(env
             "LD_PRELOAD=$(gcc -print-file-name=libasan.so) $LAB_DIR/locale.so"
             ASAN_OPTIONS=detect_leaks=0)
@@ -110,7 +112,7 @@ EOF
     *thread*)
         # its shadow memory does not go with much address randomisation
         LAB_WRAP=(setarch -R env
-            "LD_PRELOAD=$(gcc -print-file-name=libtsan.so)")
+            "LD_PRELOAD=$(gcc -print-file-name=libtsan.so) $LAB_DIR/locale.so")
         ;;
     esac
 }
