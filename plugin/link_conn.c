@@ -36,7 +36,7 @@ link_text(char *to, const char *from)
     for (i = 0; from[i] && i < LINK_TEXT_MAX - 1; i++) {
         unsigned char c = (unsigned char)from[i];
 
-        to[i] = c < ' ' || c == 0x7f ? '?' : from[i];
+        to[i] = c < ' ' || c >= 0x7f ? '?' : from[i];
     }
     to[i] = '\0';
 }

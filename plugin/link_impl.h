@@ -140,8 +140,8 @@ void link_reset_locked(struct link *k);
 /* link_wake - make the thread look again.  threads: any */
 void link_wake(struct link *k);
 
-/* link_text - copy what a peer or library said for people to read: without
- * control characters, at most LINK_TEXT_MAX bytes. */
+/* link_text - copy what a peer or library said for people to read: printable
+ * ASCII (it ends in JSON, cut anywhere), at most LINK_TEXT_MAX bytes. */
 void link_text(char *to, const char *from);
 
 #endif

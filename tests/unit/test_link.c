@@ -109,6 +109,19 @@ test_link_info_refused_stays_parked_with_peers_words(void **state)
     assert_int_equal(f->peer->connections, 1);
 }
 
+/* They end in JSON and in people's terminals. */
+static void
+test_link_peers_words_become_plain_text(void **state)
+{
+    struct fixture *f = *state;
+
+    f->peer->on_info = PEER_REFUSES;
+    f->peer->refusal = "n\xc3\xb6 \xff\x1b[2J";
+    f->link = link_at(&f->opt);
+    eventually(status_of(f->link).info_ms);
+    assert_string_equal(status_of(f->link).refusal, "n?? ??[2J");
+}
+
 static void
 test_link_go_refused_stays_parked_and_may_ask_again(void **state)
 {
@@ -801,6 +814,7 @@ main(void)
         CASE(test_link_parks_and_learns_the_export),
         CASE(test_link_keeps_asking_info_on_one_connection),
         CASE(test_link_info_refused_stays_parked_with_peers_words),
+        CASE(test_link_peers_words_become_plain_text),
         CASE(test_link_go_refused_stays_parked_and_may_ask_again),
         CASE(test_link_refused_go_goes_on_asking_info),
         CASE(test_link_go_before_parked_is_busy),
