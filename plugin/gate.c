@@ -256,6 +256,17 @@ gate_is_cut(struct gate *g)
 }
 
 bool
+gate_is_held(struct gate *g)
+{
+    bool held;
+
+    pthread_mutex_lock(&g->lock);
+    held = g->route.where == GATE_HELD;
+    pthread_mutex_unlock(&g->lock);
+    return held;
+}
+
+bool
 gate_dirty(struct gate *g)
 {
     bool dirty;
@@ -303,6 +314,19 @@ gate_oldest_ms(struct gate *g)
     }
     pthread_mutex_unlock(&g->lock);
     return oldest;
+}
+
+void
+gate_note_answer(struct gate *g)
+{
+    atomic_store_explicit(&g->local_answer_ms, clock_ms(),
+                          memory_order_relaxed);
+}
+
+uint64_t
+gate_answered_ms(struct gate *g)
+{
+    return atomic_load_explicit(&g->local_answer_ms, memory_order_relaxed);
 }
 
 void

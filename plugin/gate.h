@@ -12,6 +12,7 @@
 #define DETOUR_PLUGIN_GATE_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -64,6 +65,8 @@ struct gate {
     bool cut;   /* since the last opening: whoever waits shall give up */
     uint64_t longest_wait_ms; /* of any request, ever */
     unsigned long answered;
+    /* by itself */
+    atomic_uint_fast64_t local_answer_ms; /* 0: never */
 };
 
 /* gate_init, gate_fini - held at first.  Nobody may wait at gate_fini. */
@@ -118,6 +121,9 @@ void gate_cut(struct gate *g);
  * an interrupt that was meant for an earlier request on the same queue. */
 bool gate_is_cut(struct gate *g);
 
+/* gate_is_held - is nobody let in now?  Not when it is closed. */
+bool gate_is_held(struct gate *g);
+
 /* gate_dirty - was a write of the last opening left unanswered? */
 bool gate_dirty(struct gate *g);
 
@@ -127,6 +133,12 @@ void gate_close(struct gate *g);
 /* gate_oldest_ms - when the oldest request that is under way to our own LUN
  * entered; 0: none. */
 uint64_t gate_oldest_ms(struct gate *g);
+
+/* gate_note_answer - our own LUN answered, and not with a path error. */
+void gate_note_answer(struct gate *g);
+
+/* gate_answered_ms - when it last did; 0: never. */
+uint64_t gate_answered_ms(struct gate *g);
 
 struct gate_stats {
     unsigned inside, held;

@@ -24,6 +24,8 @@
 
 #define EXTENTS_MS 500 /* then a range counts as allocated */
 
+#define LIMIT_LOOK_MS 100 /* once the limit has passed: has the route gone? */
+
 /* What came of one piece on our own paths, where it is no error. */
 #define NOT_BEGUN 1 /* the route is being left */
 #define ABANDONED 2 /* the same, and it may still take effect */
@@ -39,6 +41,7 @@ struct attempt {
     const struct request *q;
     struct gate_request rq;
     int answer;
+    unsigned limit_ms;
     unsigned doubts; /* how often our own paths said EIO, or the like */
 };
 
@@ -100,15 +103,24 @@ has_data(const struct request *q)
 }
 
 /* Wait for io until it is done or the route is cut.  An interrupt that was
- * meant for an earlier request is passed over. */
+ * meant for an earlier request is passed over.  A route that was lost is not
+ * cut before there is another one; so the limit of those who are held counts
+ * here too. */
 static bool
-wait_local(struct gate *g, struct lun_queue *queue)
+wait_local(struct attempt *a, struct lun_queue *queue)
 {
+    struct gate *g = router_gate(a->router);
+    uint64_t until = a->limit_ms ? a->rq.begun_ms + a->limit_ms : CLOCK_NEVER;
     struct lun_io *done;
 
-    while (lun_reap(queue, &done, 1, CLOCK_NEVER) == 0) {
+    while (lun_reap(queue, &done, 1, until) == 0) {
         if (gate_is_cut(g))
             return false;
+        if (clock_ms() < until)
+            continue;
+        if (gate_is_held(g))
+            return false;
+        until = clock_ms() + LIMIT_LOOK_MS;
     }
     return true;
 }
@@ -138,7 +150,7 @@ run_piece(struct attempt *a, struct lun_queue *queue, uint64_t done,
         return NOT_BEGUN;
     }
     lun_submit(queue, io);
-    if (!wait_local(g, queue)) {
+    if (!wait_local(a, queue)) {
         lun_abandon(io);
         return ABANDONED;
     }
@@ -204,7 +216,10 @@ judge_local(struct attempt *a, int e)
     switch (lun_error_class(e)) {
     case LUN_CLASS_OK:
     case LUN_CLASS_LUN:
-    case LUN_CLASS_REQUEST:
+        gate_note_answer(g);
+        gate_leave(g, &a->rq, false);
+        return answer(a, e);
+    case LUN_CLASS_REQUEST: /* perhaps the library's own word */
         gate_leave(g, &a->rq, false);
         return answer(a, e);
     case LUN_CLASS_FENCED:
@@ -230,9 +245,11 @@ run_local(struct attempt *a)
     struct lun_queue *queue = thread_queue(a->router);
     int e;
 
-    if (!queue) {
+    if (!queue) { /* the LUN has said nothing: another route may do better */
         gate_leave(g, &a->rq, false);
-        return answer(a, -ENOMEM);
+        router_report_error(a->router, ROUTE_EV_LOCAL_ERROR, a->rq.route.serial,
+                            -ENOMEM);
+        return AGAIN;
     }
     e = run_pieces(a, queue);
     if (e <= 0)
@@ -336,7 +353,7 @@ check(struct router *r, const struct request *q)
 int
 request_run(struct router *r, const struct request *q, unsigned limit_ms)
 {
-    struct attempt a = {.router = r, .q = q};
+    struct attempt a = {.router = r, .q = q, .limit_ms = limit_ms};
     struct gate *g = router_gate(r);
     enum outcome o;
     int e = check(r, q);

@@ -33,6 +33,8 @@
 #define ORPHANS_MS  200  /* for orphans, when everything else has ended */
 #define CLOSING_MS  1000 /* for what is under way, once we are told to end */
 
+#define MAX_IO (32u << 20) /* in one request; request.c takes it apart */
+
 #define ASKED_MS 60000 /* a peer that was ordered stays connected this long */
 
 /* One order, one report for each opening of the gate (its sender holds the
@@ -139,6 +141,14 @@ oldest_local(void *opaque)
     return gate_oldest_ms(&r->gate);
 }
 
+static uint64_t
+answered_local(void *opaque)
+{
+    struct router *r = opaque;
+
+    return gate_answered_ms(&r->gate);
+}
+
 /* Append an event.  An order replaces the one that waits.  A report must not
  * be lost: its sender has held the gate. */
 static void
@@ -226,6 +236,18 @@ learn(struct router *r, const struct lun_status *st)
     pthread_mutex_unlock(&r->lock);
 }
 
+/* NBD wants a power of two (proto.md); devices tell what they like. */
+static uint32_t
+preferred_size(const struct lun_status *st, uint32_t block_size)
+{
+    uint32_t wish = st->known && st->preferred ? st->preferred : 4096;
+    uint32_t size = block_size;
+
+    while (size <= wish / 2 && size < MAX_IO)
+        size *= 2;
+    return size;
+}
+
 static void
 fill_lun(struct router *r, struct router_lun *l)
 {
@@ -235,10 +257,8 @@ fill_lun(struct router *r, struct router_lun *l)
     l->readonly = r->opt.lun->readonly || (st.known && st.readonly);
     l->size = r->want.size;
     l->block_size = r->want.block_size ? r->want.block_size : 512;
-    l->preferred = st.known && st.preferred ? st.preferred : 4096;
-    if (l->preferred < l->block_size)
-        l->preferred = l->block_size;
-    l->max_io = 32u << 20; /* larger ones are taken apart: request.c */
+    l->preferred = preferred_size(&st, l->block_size);
+    l->max_io = MAX_IO;
 }
 
 /* Size and identity may be known from the predecessor; whether the LUN is
@@ -976,6 +996,7 @@ start_monitor(struct router *r)
         .io_timeout_ms = t->io_timeout,
         .check_registration = r->route_opt.reservations,
         .oldest_ms = oldest_local,
+        .answered_ms = answered_local,
         .changed = poke,
         .opaque = r,
     };

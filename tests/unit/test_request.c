@@ -15,6 +15,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <cmocka.h>
 
 #include "common/clock.h"
@@ -57,6 +58,7 @@ static struct {
     struct link_command commands[MANY];
     size_t ncommands;
     unsigned queues_made, queues_gone, ios_out, abandoned;
+    unsigned no_queues;    /* so many times none can be made */
     bool hold_after_first; /* the gate, when a request has come back */
     unsigned stray_interrupts;
     bool extents_inside;
@@ -150,9 +152,12 @@ int __wrap_lun_extents(struct lun *l, uint64_t offset, uint64_t count,
 struct lun_queue *
 __wrap_lun_queue_create(struct lun *l)
 {
-    struct lun_queue *q = calloc(1, sizeof *q);
+    struct lun_queue *q;
 
     (void)l;
+    if (t.no_queues > 0 && t.no_queues--)
+        return NULL;
+    q = calloc(1, sizeof *q);
     pthread_mutex_init(&q->lock, NULL);
     pthread_cond_init(&q->cond, NULL);
     t.queues_made++;
@@ -228,18 +233,30 @@ __wrap_lun_submit(struct lun_queue *q, struct lun_io *io)
     q->done = io;
 }
 
+/* For an interrupt, or to look at the clock again. */
+static void
+wait_a_little(struct lun_queue *q)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_REALTIME, &ts);
+    ts.tv_nsec += 5000000;
+    ts.tv_sec += ts.tv_nsec / 1000000000;
+    ts.tv_nsec %= 1000000000;
+    pthread_cond_timedwait(&q->cond, &q->lock, &ts);
+}
+
 size_t
 __wrap_lun_reap(struct lun_queue *q, struct lun_io **ios, size_t max,
                 uint64_t deadline_ms)
 {
     assert_int_equal(max, 1);
-    assert_true(deadline_ms == CLOCK_NEVER);
     if (t.stray_interrupts > 0 && t.stray_interrupts--)
         return 0;
     pthread_mutex_lock(&q->lock);
     atomic_fetch_add(&hanging, q->hangs);
-    while (q->hangs && !q->interrupted)
-        pthread_cond_wait(&q->cond, &q->lock);
+    while (q->hangs && !q->interrupted && clock_ms() < deadline_ms)
+        wait_a_little(q);
     q->interrupted = false;
     pthread_mutex_unlock(&q->lock);
     if (q->hangs)
@@ -456,6 +473,46 @@ test_request_path_error_goes_to_a_peer(void **state)
     assert_report(0, ROUTE_EV_LOCAL_ERROR, true);
     assert_int_equal(t.commands[0].op, LINK_WRITE);
     assert_memory_equal(t.disk + 512, buffer, 512);
+}
+
+/* This process has no room for it; the LUN has said nothing. */
+static void
+test_request_without_a_queue_goes_to_a_peer(void **state)
+{
+    (void)state;
+    t.no_queues = 1;
+    ROUTES(GATE_LOCAL, GATE_PEER);
+    assert_int_equal(run(LUN_WRITE, 0, 512), 0);
+    assert_int_equal(t.nreports, 1);
+    assert_report(0, ROUTE_EV_LOCAL_ERROR, false);
+    assert_int_equal(t.ncommands, 1);
+}
+
+/* What proves that our own paths carry: an answer, but no path error, and no
+ * refusal that may come from ourselves. */
+static void
+test_request_answers_of_own_paths_are_noted(void **state)
+{
+    static const struct {
+        int error;
+        bool noted;
+    } rows[] = {{0, true},
+                {-ENODATA, true},
+                {-EINVAL, false},
+                {-EBADE, false},
+                {-ENOLINK, false}};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        gate_fini(&t.gate);
+        gate_init(&t.gate);
+        t.next_route = t.nreports = t.next_answer = 0;
+        ROUTES(GATE_LOCAL, GATE_PEER);
+        ANSWERS({.error = rows[i].error});
+        assert_int_equal(gate_answered_ms(&t.gate), 0);
+        run(LUN_READ, 0, 512);
+        assert_int_equal(gate_answered_ms(&t.gate) != 0, rows[i].noted);
+    }
 }
 
 static void
@@ -705,6 +762,7 @@ test_request_zero_is_not(void **state)
 struct late {
     pthread_t thread;
     enum lun_op op;
+    unsigned limit_ms;
     int result;
 };
 
@@ -713,7 +771,9 @@ run_late(void *opaque)
 {
     struct late *l = opaque;
 
-    l->result = run(l->op, 0, 512);
+    struct request q = {.op = l->op, .count = 512, .data = buffer};
+
+    l->result = request_run(router, &q, l->limit_ms);
     return NULL;
 }
 
@@ -753,6 +813,45 @@ test_request_abandoned_read_may_not(void **state)
 {
     (void)state;
     cut_off(LUN_READ, false);
+}
+
+/* The route is lost and there is no other: the limit ends the wait also of
+ * those whom it caught inside. */
+static void
+test_request_hanging_in_a_lost_route_ends_at_the_limit(void **state)
+{
+    struct late l = {.op = LUN_WRITE, .limit_ms = 50};
+
+    (void)state;
+    ROUTES(GATE_LOCAL);
+    ANSWERS({.error = HANGS});
+    pthread_create(&l.thread, NULL, run_late, &l);
+    while (atomic_load(&hanging) == 0)
+        sched_yield();
+    gate_hold(&t.gate);
+    pthread_join(l.thread, NULL);
+    assert_int_equal(l.result, -EIO);
+    assert_int_equal(t.abandoned, 1);
+    assert_true(gate_dirty(&t.gate));
+}
+
+/* Slow is not dead. */
+static void
+test_request_slow_in_an_open_route_knows_no_limit(void **state)
+{
+    struct late l = {.op = LUN_WRITE, .limit_ms = 1};
+
+    (void)state;
+    ROUTES(GATE_LOCAL);
+    ANSWERS({.error = HANGS});
+    pthread_create(&l.thread, NULL, run_late, &l);
+    while (atomic_load(&hanging) < 3) /* it looked at the gate twice */
+        sched_yield();
+    gate_cut(&t.gate);
+    assert_true(gate_drain(&t.gate, clock_ms() + 10000));
+    gate_open(&t.gate, GATE_PEER, 0, the_session);
+    pthread_join(l.thread, NULL);
+    assert_int_equal(t.abandoned, 1);
 }
 
 static void
@@ -837,6 +936,8 @@ main(void)
         TEST(test_request_misaligned_never_leaves),
         TEST(test_request_lun_and_request_errors_are_passed_at_once),
         TEST(test_request_path_error_goes_to_a_peer),
+        TEST(test_request_without_a_queue_goes_to_a_peer),
+        TEST(test_request_answers_of_own_paths_are_noted),
         TEST(test_request_failed_read_leaves_nothing_behind),
         TEST(test_request_fenced_write_was_not_carried_out),
         TEST(test_request_error_of_own_paths_and_peer_is_the_luns),
@@ -855,6 +956,8 @@ main(void)
         TEST(test_request_zero_is_not),
         TEST(test_request_abandoned_write_may_still_take_effect),
         TEST(test_request_abandoned_read_may_not),
+        TEST(test_request_hanging_in_a_lost_route_ends_at_the_limit),
+        TEST(test_request_slow_in_an_open_route_knows_no_limit),
         TEST(test_request_stray_interrupt_is_passed_over),
         TEST(test_request_closing_is_told),
         TEST(test_request_extents_do_not_wait_for_a_route),
