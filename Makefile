@@ -29,7 +29,7 @@ endif
 # Libraries by what uses them; pkg-config finds them.
 DEPS_common  := inih jansson
 DEPS_lun     := liburing libiscsi blkid libudev
-DEPS_health  := libmicrohttpd jansson libcurl
+DEPS_health  := libmicrohttpd gnutls jansson libcurl
 DEPS_plugin  := nbdkit libnbd
 DEPS_proxy   := openssl
 DEPS_tests   := cmocka
@@ -62,14 +62,16 @@ obj       = $(patsubst %.c,$(BUILD)/%.o,$(1))
 
 # Programs are one file of their folder; the rest of the folder is a library,
 # so that unit tests link the very same objects.
-MAINS     := plugin/plugin.c proxy/main.c health/detourctl.c
+MAINS     := plugin/plugin.c proxy/main.c health/detourctl.c \
+             health/detour-health.c
 lib_src   = $(filter-out $(MAINS),$(call src,$(1)))
 
 LIBS      := $(foreach d,common lun health plugin proxy,$(BUILD)/lib$(d).a)
 PLUGIN    := $(BUILD)/nbdkit-detour-plugin.so
 PROXY     := $(BUILD)/detour-proxy
 CTL       := $(BUILD)/detourctl
-PROGRAMS  := $(PLUGIN) $(PROXY) $(CTL)
+HEALTH    := $(BUILD)/detour-health
+PROGRAMS  := $(PLUGIN) $(PROXY) $(CTL) $(HEALTH)
 UNIT      := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/unit/test_*.c))
 TOOLS     := $(patsubst %.c,$(BUILD)/%,$(filter-out tests/tools/liar.c,\
              $(wildcard tests/tools/*.c))) $(BUILD)/tests/tools/liar.so
@@ -110,6 +112,14 @@ $(CTL): $(BUILD)/health/detourctl.o $(BUILD)/libhealth.a $(BUILD)/liblun.a \
 	$(BUILD)/libcommon.a
 	$(CC) $(LDFLAGS) -o $@ $^ \
 	  $(call pkg_libs,$(DEPS_health) $(DEPS_lun) $(DEPS_common))
+
+$(HEALTH): $(BUILD)/health/detour-health.o $(BUILD)/libhealth.a \
+	   $(BUILD)/libcommon.a
+	$(CC) $(LDFLAGS) -o $@ $^ \
+	  $(call pkg_libs,$(DEPS_health) $(DEPS_common))
+
+# The status page becomes part of it.
+$(BUILD)/health/page.o: health/page.html
 
 # A test names the functions it replaces as __wrap_NAME; the linker learns
 # them from the source (only for calls across object files).
@@ -166,6 +176,7 @@ PLUGINDIR = $(DESTDIR)$(shell pkg-config --variable=plugindir nbdkit)
 install: all
 	install -D -m 755 $(PLUGIN) $(PLUGINDIR)/nbdkit-detour-plugin.so
 	install -D -m 755 $(PROXY) $(DESTDIR)$(PREFIX)/sbin/detour-proxy
+	install -D -m 755 $(HEALTH) $(DESTDIR)$(PREFIX)/sbin/detour-health
 	install -D -m 755 $(CTL) $(DESTDIR)$(PREFIX)/sbin/detourctl
 	install -D -m 755 deploy/detour-pki $(DESTDIR)$(PREFIX)/sbin/detour-pki
 	for page in $(PAGES); do install -D -m 644 $$page \
@@ -180,7 +191,7 @@ format:
 clean:
 	rm -rf $(BUILD)
 help:
-	@echo 'make            build the plugin, the proxy, detourctl, man pages'
+	@echo 'make            build plugin, proxy, detour-health, detourctl, man pages'
 	@echo 'make demo       a SAN and three hosts in network namespaces: lose'
 	@echo '                paths, a peer, a network, under a verifying load'
 	@echo 'make check      all tests (T=WORD: those whose name holds WORD)'

@@ -90,6 +90,7 @@ listen_close(int *fds, size_t n)
     if (!fds)
         return;
     for (size_t i = 0; i < n; i++)
-        close(fds[i]);
+        if (fds[i] >= 0)
+            close(fds[i]);
     free(fds);
 }

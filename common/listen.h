@@ -17,6 +17,7 @@
  * owns:    the caller ends it with listen_close
  */
 int *listen_open(const struct config_host *h);
+/* listen_close - those of fds that are not negative, and the array. */
 void listen_close(int *fds, size_t n);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Asking detour's processes on this host, over libcurl's Unix sockets. */
+/* Asking detour's processes and other hosts, by libcurl. */
 #include "health/ctl_client.h"
 
 #include <curl/curl.h>
@@ -47,19 +47,43 @@ exchange_fini(struct exchange *x)
     free(x->text);
 }
 
+static long
+timeout_ms(const struct ctl_call *c)
+{
+    return c->timeout_ms ? (long)c->timeout_ms : CTL_TIMEOUT_MS;
+}
+
+/* Where to; false: libcurl cannot do that. */
+static bool
+set_address(CURL *h, const struct ctl_call *c)
+{
+    const struct ctl_tls *tls = c->tls;
+    char url[256];
+
+    snprintf(url, sizeof url, "%s%s",
+             c->origin ? c->origin : "http://localhost", c->path);
+    if (curl_easy_setopt(h, CURLOPT_URL, url))
+        return false;
+    if (!c->origin)
+        return !curl_easy_setopt(h, CURLOPT_UNIX_SOCKET_PATH, c->socket_path);
+    if (!tls)
+        return true;
+    if (curl_easy_setopt(h, CURLOPT_CAINFO, tls->ca) ||
+        curl_easy_setopt(h, CURLOPT_CAPATH, NULL))
+        return false;
+    return !tls->cert || (!curl_easy_setopt(h, CURLOPT_SSLCERT, tls->cert) &&
+                          !curl_easy_setopt(h, CURLOPT_SSLKEY, tls->key));
+}
+
 /* No proxy of the environment, no redirection, nothing but HTTP. */
 static bool
 set_options(struct exchange *x, const struct ctl_call *c)
 {
-    char url[256];
     CURL *h = x->curl;
 
-    snprintf(url, sizeof url, "http://localhost%s", c->path);
-    if (curl_easy_setopt(h, CURLOPT_URL, url) ||
-        curl_easy_setopt(h, CURLOPT_UNIX_SOCKET_PATH, c->socket_path) ||
-        curl_easy_setopt(h, CURLOPT_PROXY, "") ||
+    if (!set_address(h, c) || curl_easy_setopt(h, CURLOPT_PROXY, "") ||
         curl_easy_setopt(h, CURLOPT_NOSIGNAL, 1L) ||
-        curl_easy_setopt(h, CURLOPT_TIMEOUT_MS, (long)CTL_TIMEOUT_MS) ||
+        curl_easy_setopt(h, CURLOPT_TIMEOUT_MS, timeout_ms(c)) ||
         curl_easy_setopt(h, CURLOPT_ERRORBUFFER, x->curl_error) ||
         curl_easy_setopt(h, CURLOPT_WRITEFUNCTION, take_answer) ||
         curl_easy_setopt(h, CURLOPT_WRITEDATA, x) ||
@@ -88,9 +112,10 @@ explain_failure(struct ctl_call *c, const struct exchange *x, CURLcode code)
 
     curl_easy_getinfo(x->curl, CURLINFO_OS_ERRNO, &os_error);
     if (code == CURLE_OPERATION_TIMEDOUT)
-        snprintf(c->error, sizeof c->error, "no answer within %d s",
-                 CTL_TIMEOUT_MS / 1000);
-    else if (code == CURLE_COULDNT_CONNECT && os_error == ECONNREFUSED)
+        snprintf(c->error, sizeof c->error, "no answer within %.3g s",
+                 (double)timeout_ms(c) / 1000);
+    else if (!c->origin && code == CURLE_COULDNT_CONNECT &&
+             os_error == ECONNREFUSED)
         snprintf(c->error, sizeof c->error,
                  "nobody listens: the process has died");
     else if (code == CURLE_COULDNT_CONNECT && os_error != 0)

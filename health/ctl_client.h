@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Asking detour's processes on this host, many at once. */
+/* Asking detour's processes on this host, and other hosts, many at once. */
 #ifndef DETOUR_HEALTH_CTL_CLIENT_H
 #define DETOUR_HEALTH_CTL_CLIENT_H
 
@@ -9,10 +9,20 @@
 /* A process that has not answered by then is reported as not answering. */
 #define CTL_TIMEOUT_MS 2000
 
+/* Paths of PEM files. */
+struct ctl_tls {
+    const char *ca;         /* who may answer */
+    const char *cert, *key; /* ours; or NULL */
+};
+
 struct ctl_call {
     /* set by the caller, whose they stay */
     const char *socket_path;
-    const char *method; /* "GET" or "POST" */
+    const char *origin; /* "http://10.0.0.1:10811": asked over the network
+                           instead; NULL: over socket_path */
+    const struct ctl_tls *tls; /* for an origin that is https:// */
+    unsigned timeout_ms;       /* 0: CTL_TIMEOUT_MS */
+    const char *method;        /* "GET" or "POST" */
     const char *path;
     const json_t *body; /* or NULL */
 
@@ -22,7 +32,7 @@ struct ctl_call {
     char error[300]; /* why not 200; "" with 200 */
 };
 
-/* ctl_ask - make n calls at once; returns after CTL_TIMEOUT_MS at the latest.
+/* ctl_ask - make n calls at once; returns after the longest timeout.
  *
  * errors:  -ENOMEM; everything else is told in the calls
  */
