@@ -23,7 +23,7 @@ struct conn;
 #define SERVER_HOST_MAX              1024
 #define SERVER_CONNS_MAX             4096
 /* socket, eventfd, and what a lun_queue takes */
-#define SERVER_FDS_PER_CONN 6
+#define SERVER_FDS_PER_CONN 7
 
 struct server {
     /* fixed after server_create */

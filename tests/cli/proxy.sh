@@ -226,9 +226,17 @@ hold "$LAB_DIR/held" b "disk?client=d&generation=1"
 is "the status shows it" "$(field proxy-a '.luns[] | select(.lun == "disk")
     | .sessions[] | [.host, .client, .generation, (.connections | length)]
     | join(" ")')" "b d 1 1"
+# The limit of connections is reckoned from the descriptors that one takes.
+descriptors() {
+    find "/proc/${LAB_PID[proxy-a]}/fd" -mindepth 1 | wc -l
+}
+before=$(descriptors)
 hold "$LAB_DIR/latin" b "disk?client=%FFd%C3%A9&generation=1"
 is "and one whose name is not UTF-8" "$(field proxy-a '.luns[]
     | select(.lun == "disk") | [.sessions[].client] | sort | join(" ")')" "?d?? d"
+at_most "the descriptors of a connection" $(($(descriptors) - before)) \
+    "$(sed -n 's/#define SERVER_FDS_PER_CONN //p' "$LAB_TOP/proxy/server.h")" \
+    descriptors
 check "drain" post proxy-a /drain '{"lun": "disk"}'
 check "the session ends" within 5000 grep -q "ended: ESHUTDOWN" "$LAB_DIR/held"
 go_refused "a session on a draining LUN" "shutdown: disk: draining" disk
