@@ -231,13 +231,13 @@ block_register(void *opaque, uint64_t deadline_ms)
     struct block *b = opaque;
     int err = check_device(b);
 
-    pthread_mutex_lock(&b->lock);
-    b->drop_lock = false;
-    pthread_mutex_unlock(&b->lock);
     if (!err)
         err = wait_for_orphans(b, deadline_ms);
     if (err)
         return err;
+    pthread_mutex_lock(&b->lock);
+    b->drop_lock = false; /* if there still is one that is to be dropped */
+    pthread_mutex_unlock(&b->lock);
     if (b->opt->fence == LUN_FENCE_PR)
         err = register_pr(b, deadline_ms);
     else if (b->lock_fd >= 0)

@@ -560,6 +560,27 @@ test_release_keeps_the_lock_for_orphans(void **state)
     lun_destroy(l, soon());
 }
 
+/* Asking to register anew in between, in vain, changes nothing about that. */
+static void
+test_failed_register_keeps_no_lock(void **state)
+{
+    struct lun_options opt = fixture_options(device(false));
+    struct lun *l = fixture_lun(&opt);
+    struct lun_queue *q = lun_queue_create(l);
+
+    (void)state;
+    assert_int_equal(lun_register(l, soon()), 0);
+    tell("hold\n");
+    hang_write(q, NULL, 0x99);
+    lun_release(l);
+    assert_int_equal(lun_register(l, clock_ms() + 50), -ETIMEDOUT);
+    assert_false(lock_is_free());
+    tell("go\n");
+    wait_until(lock_is_free());
+    lun_queue_destroy(q);
+    lun_destroy(l, soon());
+}
+
 static void
 say(int fd)
 {
@@ -744,6 +765,7 @@ main(void)
         test(test_registering_waits_for_orphans),
         test(test_conflict_ends_the_registration),
         test(test_release_keeps_the_lock_for_orphans),
+        test(test_failed_register_keeps_no_lock),
         test(test_lock_outlives_a_killed_process_file),
         test(test_lock_outlives_a_killed_process_loop),
         test(test_successor_waits_for_its_predecessor_file),
