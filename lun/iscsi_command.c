@@ -131,7 +131,7 @@ take_news(struct iscsi_path *p, const struct sense_verdict *v)
 
     log_debug("lun %s: path %s: %s", l->opt->name, p->portal, v->text);
     if (v->news & SENSE_RESET)
-        p->doubt_ms = clock_ms();
+        iscsi_path_doubt(p);
     if (!(v->news & (SENSE_KEYS | SENSE_CAPACITY)))
         return;
     pthread_mutex_lock(&l->lock);

@@ -139,7 +139,8 @@ reset_answered(struct iscsi_context *ctx, int status, void *data, void *opaque)
         return;
     }
     memcpy(&response, data, sizeof(response));
-    p->heard_ms = p->doubt_ms = clock_ms();
+    p->heard_ms = clock_ms();
+    iscsi_path_doubt(p);
     finish(p, c,
            response == TMF_COMPLETE || response == TMF_NO_TASK ? 0
                                                                : -EOPNOTSUPP);

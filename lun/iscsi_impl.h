@@ -124,6 +124,7 @@ struct iscsi_queue {
     /* the owner's thread only */
     struct iscsi_requests spare; /* to be taken again */
     unsigned nspare;
+    size_t spare_bytes; /* at their data; never above SPARE_BYTES */
 };
 
 /* ---- control commands --------------------------------------------------- */
@@ -211,7 +212,10 @@ struct iscsi_path {
     uint64_t heard_ms;    /* of the last answer */
     uint64_t nop_sent_ms; /* 0: no NOP-Out is unanswered */
     uint64_t next_nop_ms;
-    uint64_t doubt_ms; /* commands sent before may never be answered; 0: no */
+    /* Commands sent before may never be answered; 0: no.  Resets that follow
+     * while these are waited for have their turn afterwards. */
+    uint64_t doubt_ms;
+    uint64_t reset_ms; /* of the last reset */
     uint64_t attempt_ms;
     unsigned backoff_ms;
     bool serving;
@@ -357,6 +361,8 @@ void iscsi_path_drop_locked(struct iscsi_path *p, enum iscsi_drop how,
  * round. */
 void iscsi_path_trouble(struct iscsi_path *p, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
+/* iscsi_path_doubt - from the path's thread: the LUN was reset. */
+void iscsi_path_doubt(struct iscsi_path *p);
 /* iscsi_path_poll - one round of the session; -errno when it is over. */
 int iscsi_path_poll(struct iscsi_path *p, uint64_t until_ms);
 

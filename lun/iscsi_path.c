@@ -139,6 +139,14 @@ probe(struct iscsi_path *p, uint64_t now_ms)
     p->next_nop_ms = now_ms + opt->probe_interval_ms;
 }
 
+void
+iscsi_path_doubt(struct iscsi_path *p)
+{
+    p->reset_ms = clock_ms();
+    if (p->doubt_ms == 0)
+        p->doubt_ms = p->reset_ms;
+}
+
 /* After a reset the target may have dropped commands without a word.  What
  * was sent before and is not answered in time will never be. */
 static void
@@ -155,7 +163,7 @@ check_doubt(struct iscsi_path *p, uint64_t now_ms)
         iscsi_path_trouble(p, "a command was lost in a reset");
         return;
     }
-    p->doubt_ms = 0;
+    p->doubt_ms = p->reset_ms > p->doubt_ms ? p->reset_ms : 0;
 }
 
 /* ---- serving ------------------------------------------------------------ */
@@ -397,11 +405,14 @@ static bool
 become_failed(struct iscsi_path *p)
 {
     struct iscsi_lun *l = p->lun;
+    enum lun_registration before;
     bool renew;
     bool news;
+    bool fenced;
     unsigned good;
 
     pthread_mutex_lock(&l->lock);
+    before = l->registration;
     renew = p->renewing && p->dropped[0] != '\0' && !l->stopping;
     p->renewing = false;
     p->dropped[0] = '\0';
@@ -412,6 +423,7 @@ become_failed(struct iscsi_path *p)
         set_state_locked(p, LUN_PATH_FAILED, p->trouble);
     iscsi_route_path_lost_locked(p);
     good = iscsi_route_good_locked(l);
+    fenced = l->registration != before;
     pthread_cond_broadcast(&l->changed);
     pthread_mutex_unlock(&l->lock);
     if (renew)
@@ -420,7 +432,7 @@ become_failed(struct iscsi_path *p)
     else if (news && !l->stopping)
         log_warning("lun %s: path %s: failed: %s; %u of %zu paths left",
                     l->opt->name, p->portal, p->trouble, good, l->npaths);
-    if (news)
+    if (news || fenced)
         lun_changed(l->owner);
     return renew;
 }

@@ -9,8 +9,10 @@
 
 #include "lun/iscsi_impl.h"
 
-/* Requests kept for the next io_get, so that busy owners need no malloc. */
-#define SPARE_MAX 64
+/* Requests kept for the next io_get, so that busy owners need no malloc: 32
+ * of 128 KiB, or more of smaller ones. */
+#define SPARE_MAX   64
+#define SPARE_BYTES (4u << 20)
 /* A spare buffer serves smaller requests down to this share of it. */
 #define SPARE_WASTE 8
 
@@ -105,6 +107,7 @@ take_spare(struct iscsi_queue *q, size_t room)
             continue;
         TAILQ_REMOVE(&q->spare, r, link);
         q->nspare--;
+        q->spare_bytes -= r->room;
         return r;
     }
     return NULL;
@@ -143,12 +146,14 @@ iscsi_queue_io_put(void *opaque, struct lun_io *io)
     struct iscsi_request *r = request_of(io);
 
     /* without its ghost (left behind with a nexus) it cannot serve again */
-    if (q->nspare >= SPARE_MAX || !r->ghost) {
+    if (q->nspare >= SPARE_MAX || r->room > SPARE_BYTES - q->spare_bytes ||
+        !r->ghost) {
         iscsi_queue_free(r);
         return;
     }
     TAILQ_INSERT_HEAD(&q->spare, r, link);
     q->nspare++;
+    q->spare_bytes += r->room;
 }
 
 /* ---- requests ----------------------------------------------------------- */

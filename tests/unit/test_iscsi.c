@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Tests of the iscsi backend's requests and paths against a real target
  * (tgtd) whose portals are cut, muted, reset and stopped. */
+#include <malloc.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
@@ -442,6 +443,30 @@ test_queue_destroy_abandons_everything(void **state)
     assert_int_equal(lun_destroy(h.lun, soon()), 0);
 }
 
+/* A queue keeps memory for its next requests, but not of any size. */
+static void
+test_idle_queue_keeps_little_memory(void **state)
+{
+    char device[] = "iscsi://127.0.0.77/" SAN_IQN "/1";
+    struct host h;
+    struct lun_options opt = host_options(&h, 1, device);
+    struct lun_io *ios[64];
+    struct mallinfo2 before;
+    struct mallinfo2 after;
+
+    (void)state;
+    host_open(&h, &opt);
+    before = mallinfo2();
+    for (unsigned i = 0; i < 64; i++)
+        ios[i] = make_io(&h, LUN_WRITE, 0, 1u << 20);
+    for (unsigned i = 0; i < 64; i++)
+        lun_io_put(ios[i]);
+    after = mallinfo2();
+    assert_in_range(after.uordblks + after.hblkhd, 0,
+                    before.uordblks + before.hblkhd + (8u << 20));
+    assert_int_equal(host_down(&h), 0);
+}
+
 static void
 test_nothing_there(void **state)
 {
@@ -653,6 +678,7 @@ main(int argc, char **argv)
         iscsi_test(test_abandoned_requests_count_until_answered),
         iscsi_test(test_destroy_is_bounded_and_counts),
         iscsi_test(test_queue_destroy_abandons_everything),
+        iscsi_test(test_idle_queue_keeps_little_memory),
         iscsi_test(test_nothing_there),
         iscsi_test(test_portal_of_another_lun_is_refused),
         iscsi_test(test_unexpected_identity_is_not_served),

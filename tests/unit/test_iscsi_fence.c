@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 
 #include "lun/epoch.h"
+#include "lun/sense.h"
 #include "tests/unit/iscsi_host.h"
 
 /* ---- reaching in -------------------------------------------------------- */
@@ -28,6 +29,22 @@ __wrap_iscsi_reserve_register(const struct iscsi_via *via, uint64_t key)
         hook();
     }
     return __real_iscsi_reserve_register(via, key);
+}
+
+struct sense_verdict __real_sense_judge_status(uint8_t status);
+struct sense_verdict __wrap_sense_judge_status(uint8_t status);
+
+/* Every answer tells of a reset. */
+static atomic_bool always_reset;
+
+struct sense_verdict
+__wrap_sense_judge_status(uint8_t status)
+{
+    struct sense_verdict v = __real_sense_judge_status(status);
+
+    if (always_reset)
+        v.news |= SENSE_RESET;
+    return v;
 }
 
 /* ---- the right to write ------------------------------------------------- */
@@ -608,6 +625,46 @@ test_no_write_passes_one_that_hangs_on_a_dead_path(void **state)
     hang_down(&g);
 }
 
+/* What a reset has dropped without an answer is found missing, also when more
+ * resets follow without a pause. */
+static void
+test_command_lost_in_one_of_many_resets(void **state)
+{
+    char device[] = "iscsi://127.0.0.30/" SAN_IQN "/1";
+    struct hang g;
+    struct host h;
+    struct lun_options opt = host_options(&h, 6, device);
+    struct lun_path path = {.since_ms = 0};
+    uint64_t begin_ms;
+    struct lun_io *io;
+
+    (void)state;
+    if (access(tool, X_OK) != 0)
+        skip();
+    hang_up(&g);
+    host_open(&h, &opt);
+    await(&h, st.paths_good == 1);
+    assert_int_equal(lun_register(h.lun, soon()), 0);
+    hang_say(&g, "hold");
+    io = make_io(&h, LUN_WRITE, 0, BLOCK);
+    memset(io->data, 0xAA, BLOCK);
+    lun_submit(h.q, io);
+    for (uint64_t until_ms = soon(); hang_say(&g, "held") == 0;)
+        assert_true(clock_ms() < until_ms);
+    begin_ms = clock_ms();
+    always_reset = true;
+    while (path.since_ms < begin_ms) {
+        assert_true(clock_ms() < begin_ms + PATIENT_MS);
+        lun_check_registration(h.lun, soon());
+        usleep(100000);
+        lun_get_paths(h.lun, &path, 1);
+    }
+    always_reset = false;
+    hang_say(&g, "go");
+    assert_int_equal(host_down(&h), 0);
+    hang_down(&g);
+}
+
 static void
 open_drain(struct host *h, const char *device)
 {
@@ -672,6 +729,7 @@ each_teardown(void **state)
     kill(san.pid, SIGCONT);
     san_heal();
     before_register = NULL;
+    always_reset = false;
     return 0;
 }
 
@@ -697,6 +755,7 @@ main(int argc, char **argv)
         iscsi_test(test_fence_waits_for_writes_in_the_target),
         iscsi_test(test_second_fence_waits_as_the_first_did),
         iscsi_test(test_no_write_passes_one_that_hangs_on_a_dead_path),
+        iscsi_test(test_command_lost_in_one_of_many_resets),
         iscsi_test(test_successor_without_reservations_waits),
     };
 
