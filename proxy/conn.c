@@ -568,6 +568,8 @@ serve(void *arg)
     struct conn *c = arg;
     uint64_t deadline_ms = clock_ms() + CONN_HANDSHAKE_MS;
     enum end e = plain(c, deadline_ms);
+    pthread_t before;
+    bool join;
 
     if (!e) {
         enter(c, CONN_TLS);
@@ -581,8 +583,10 @@ serve(void *arg)
      * freed after, so that nobody on the way to it finds it gone. */
     stream_fini(&c->stream,
                 e == END_REFUSED && atomic_load(&c->phase) == CONN_LIVE);
-    server_remove(c->server, c);
+    join = server_leave(c->server, c, &before);
     conn_free(c, false);
+    if (join)
+        pthread_join(before, NULL);
     return NULL;
 }
 
@@ -627,7 +631,6 @@ start_thread(struct conn *c)
 
     pthread_attr_init(&attr);
     pthread_attr_setstacksize(&attr, STACK_SIZE);
-    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
     rc = pthread_create(&thread, &attr, serve, c);
     pthread_attr_destroy(&attr);
     return rc;

@@ -168,18 +168,39 @@ server_identify(struct server *s, struct conn *c,
     return same < SERVER_HOST_MAX ? 0 : -EBUSY;
 }
 
-void
-server_remove(struct server *s, struct conn *c)
+static void
+remove_locked(struct server *s, struct conn *c)
 {
     struct conn **p;
 
-    pthread_mutex_lock(&s->lock);
     for (p = &s->conns; *p != c; p = &(*p)->next)
         ;
     *p = c->next;
     s->nconns--;
     pthread_cond_broadcast(&s->gone);
+}
+
+void
+server_remove(struct server *s, struct conn *c)
+{
+    pthread_mutex_lock(&s->lock);
+    remove_locked(s, c);
     pthread_mutex_unlock(&s->lock);
+}
+
+bool
+server_leave(struct server *s, struct conn *c, pthread_t *before)
+{
+    bool any;
+
+    pthread_mutex_lock(&s->lock);
+    remove_locked(s, c);
+    *before = s->last;
+    any = s->any_last;
+    s->last = pthread_self();
+    s->any_last = true;
+    pthread_mutex_unlock(&s->lock);
+    return any;
 }
 
 void
@@ -270,5 +291,7 @@ server_stop(struct server *s, uint64_t deadline_ms)
         ;
     ended = s->nconns == 0;
     pthread_mutex_unlock(&s->lock);
+    if (ended && s->any_last)
+        pthread_join(s->last, NULL);
     return ended;
 }

@@ -39,6 +39,8 @@ struct server {
     /* guarded by lock */
     struct conn *conns;
     unsigned nconns;
+    pthread_t last; /* of the threads that have ended; it ends the others */
+    bool any_last;
     uint64_t last_id;
     bool draining, stopping;
     struct limit refusals;
@@ -52,7 +54,7 @@ struct server {
  */
 struct server *server_create(const struct config *c);
 
-/* server_stop - drain, then end every connection.
+/* server_stop - drain, then end every connection and its thread.
  *
  * returns: whether all of them have ended before deadline_ms
  */
@@ -87,8 +89,17 @@ int server_add(struct server *s, struct conn *c, const char **why);
 int server_identify(struct server *s, struct conn *c,
                     const struct config_host *peer, const char **why);
 
-/* server_remove - the connection has ended; nobody else refers to it now. */
+/* server_remove - the connection has ended, or has no thread; nobody else
+ * refers to it now. */
 void server_remove(struct server *s, struct conn *c);
+
+/* server_leave - the same, from the connection's own thread.
+ *
+ * returns: whether *before, a thread that left earlier, has to be joined as
+ *          the last thing that the caller does.  So each is joined by the next
+ *          one, and server_stop joins the last.
+ */
+bool server_leave(struct server *s, struct conn *c, pthread_t *before);
 
 /* server_refused - log why somebody was not let in, but not too often. */
 void server_refused(struct server *s, const struct conn *c, const char *why);
