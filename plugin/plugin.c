@@ -113,6 +113,15 @@ name_is_plain(const char *name)
                              "wxyz0123456789_-")] == '\0';
 }
 
+/* By the proxy, which is a process of this host as well, and by what lies in
+ * statedir beside LUN.CLIENT. */
+static bool
+name_is_taken(const char *name)
+{
+    return strcmp(name, "proxy") == 0 || strcmp(name, "epoch") == 0 ||
+           strcmp(name, "keys") == 0;
+}
+
 static int
 detour_config_complete(void)
 {
@@ -126,6 +135,10 @@ detour_config_complete(void)
     if (!name_is_plain(param_client)) {
         nbdkit_error("client=%s: up to 63 letters, digits, '_' and '-'",
                      param_client);
+        return -1;
+    }
+    if (name_is_taken(param_client)) {
+        nbdkit_error("client=%s: taken by other files of a LUN", param_client);
         return -1;
     }
     if (load_config() < 0)
@@ -244,6 +257,15 @@ detour_get_ready(void)
     return 0;
 }
 
+/* nbdkit exits when after_fork fails, without a call to cleanup. */
+static int
+stop_router(void)
+{
+    router_stop(router);
+    router = NULL;
+    return -1;
+}
+
 static int
 detour_after_fork(void)
 {
@@ -261,12 +283,14 @@ detour_after_fork(void)
         return -1;
     }
     if (start_control() < 0)
-        return -1;
+        return stop_router();
     have_quit_watcher =
         pthread_create(&quit_watcher, NULL, watch_quit, NULL) == 0;
-    if (!have_quit_watcher)
-        nbdkit_error("cannot start a thread");
-    return have_quit_watcher ? 0 : -1;
+    if (have_quit_watcher)
+        return 0;
+    nbdkit_error("cannot start a thread");
+    control_stop(control);
+    return stop_router();
 }
 
 static void
