@@ -434,6 +434,42 @@ register_anew(struct iscsi_lun *l, uint64_t deadline_ms)
     return err ? err : begin(l, &via);
 }
 
+static bool
+has_abandoned_locked(const struct iscsi_path *p)
+{
+    const struct iscsi_request *r;
+
+    TAILQ_FOREACH(r, &p->sent, link)
+    if (!r->queue && lun_op_writes(r->io.op))
+        return true;
+    return false;
+}
+
+/* Writes that were given up although their path is good are back soon, or
+ * else their sessions end, so that they can be fenced.
+ * errors: -EAGAIN they are neither yet */
+static int
+wait_for_abandoned_locked(struct iscsi_lun *l, uint64_t deadline_ms)
+{
+    uint64_t until_ms = clock_ms() + l->opt->probe_timeout_ms;
+    bool none;
+
+    if (until_ms > deadline_ms)
+        until_ms = deadline_ms;
+    for (;;) {
+        none = true;
+        for (size_t i = 0; i < l->npaths; i++)
+            none = none && !has_abandoned_locked(&l->paths[i]);
+        if (none || !wait_cond(&l->changed, &l->lock, until_ms))
+            break;
+    }
+    for (size_t i = 0; i < l->npaths && !none; i++)
+        if (has_abandoned_locked(&l->paths[i]))
+            iscsi_path_drop_locked(&l->paths[i], ISCSI_RENEW,
+                                   "writes on it were given up");
+    return none ? 0 : -EAGAIN;
+}
+
 /* It is said that we are registered: is it so?  Then nothing changes. */
 static int
 keep_registration(struct iscsi_lun *l, uint64_t deadline_ms)
@@ -444,6 +480,11 @@ keep_registration(struct iscsi_lun *l, uint64_t deadline_ms)
     int err;
 
     pthread_mutex_lock(&l->lock);
+    err = wait_for_abandoned_locked(l, deadline_ms);
+    if (err) {
+        pthread_mutex_unlock(&l->lock);
+        return err;
+    }
     member = iscsi_pr_via_locked(l, ISCSI_MEMBER, deadline_ms, &via);
     fresh = !member && iscsi_pr_via_locked(l, ISCSI_FRESH, deadline_ms, &via);
     pthread_mutex_unlock(&l->lock);

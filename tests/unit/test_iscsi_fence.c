@@ -625,6 +625,36 @@ test_no_write_passes_one_that_hangs_on_a_dead_path(void **state)
     hang_down(&g);
 }
 
+/* A write that was given up is in the target, and its path is fine: whoever
+ * registers may write again only when it has ended. */
+static void
+test_registering_waits_for_what_was_abandoned(void **state)
+{
+    struct hang g;
+    struct host h;
+    struct lun_io *io;
+
+    (void)state;
+    if (access(tool, X_OK) != 0)
+        skip();
+    hang_up(&g);
+    host_up(&h, 1, 30);
+    hang_say(&g, "hold");
+    io = make_io(&h, LUN_WRITE, 0, BLOCK);
+    memset(io->data, 0xAA, BLOCK);
+    assert_false(lun_run(h.q, io, clock_ms() + 200));
+    assert_int_equal(lun_register(h.lun, clock_ms() + 1000), -ETIMEDOUT);
+    assert_int_equal(hang_say(&g, "held"), 1);
+    hang_say(&g, "go");
+    assert_int_equal(lun_register(h.lun, soon()), 0);
+    assert_int_equal(status_of(&h).registration_no, 1);
+    assert_int_equal(status_of(&h).orphans, 0);
+    assert_int_equal(write_byte(&h, 0, 0xBB), 0);
+    assert_int_equal(read_byte(&h, 0), 0xBB);
+    assert_int_equal(host_down(&h), 0);
+    hang_down(&g);
+}
+
 /* What a reset has dropped without an answer is found missing, also when more
  * resets follow without a pause. */
 static void
@@ -755,6 +785,7 @@ main(int argc, char **argv)
         iscsi_test(test_fence_waits_for_writes_in_the_target),
         iscsi_test(test_second_fence_waits_as_the_first_did),
         iscsi_test(test_no_write_passes_one_that_hangs_on_a_dead_path),
+        iscsi_test(test_registering_waits_for_what_was_abandoned),
         iscsi_test(test_command_lost_in_one_of_many_resets),
         iscsi_test(test_successor_without_reservations_waits),
     };
