@@ -189,7 +189,7 @@ create(struct lun *owner, const struct lun_options *opt)
     err = l->zeroes ? understand(l) : -ENOMEM;
     init_paths(l);
     if (!err)
-        err = iscsi_pr_inherit(l);
+        err = iscsi_inherit_load(l);
     if (!err)
         err = start_threads(l);
     if (err) {
@@ -234,7 +234,7 @@ destroy(void *b, uint64_t deadline_ms)
     lost = orphans_locked(l);
     pthread_mutex_unlock(&l->lock);
     stop_threads(l, l->npaths, true);
-    iscsi_pr_leave(l, lost == 0);
+    iscsi_inherit_leave(l, lost == 0);
     if (lost > 0)
         log_warning("lun %s: %u writes never came back", l->opt->name, lost);
     free_all(l);
@@ -269,7 +269,7 @@ get_status(void *b, struct lun_status *st)
     st->registration_no = l->registration_no;
     st->key = l->key;
     st->inflight = l->inflight;
-    st->orphans = orphans_locked(l) + iscsi_pr_haunted_locked(l);
+    st->orphans = orphans_locked(l) + iscsi_inherit_due_locked(l);
     st->orphan_reads = l->abandoned_reads;
     pthread_mutex_unlock(&l->lock);
 }

@@ -453,13 +453,6 @@ int iscsi_reserve_lun_reset(const struct iscsi_via *via);
 int iscsi_pr_register(void *b, uint64_t deadline_ms);
 void iscsi_pr_release(void *b);
 int iscsi_pr_check(void *b, uint64_t deadline_ms);
-/* iscsi_pr_inherit - the keys that our predecessor left, and whether it may
- * have left more. */
-int iscsi_pr_inherit(struct iscsi_lun *l);
-/* iscsi_pr_haunted_locked - is what it may have left not fenced yet? */
-bool iscsi_pr_haunted_locked(const struct iscsi_lun *l);
-/* iscsi_pr_leave - all threads are gone: note whether all came back. */
-void iscsi_pr_leave(struct iscsi_lun *l, bool clean);
 
 /* Which nexus is wanted for a command. */
 enum iscsi_wanted {
@@ -489,6 +482,20 @@ int iscsi_pr_join(struct iscsi_lun *l, struct iscsi_via *via);
 /* iscsi_pr_look - check keys and reservation through a member; in one's turn.
  */
 int iscsi_pr_look(struct iscsi_lun *l, const struct iscsi_via *via);
+
+/* ---- iscsi_inherit.c: from process to process --------------------------- */
+
+/* iscsi_inherit_load - dig graves for the keys that our predecessor left.
+ *
+ * errors:  -errno, said with log_error
+ */
+int iscsi_inherit_load(struct iscsi_lun *l);
+/* iscsi_inherit_save - on disk before a REGISTER with a new key leaves. */
+int iscsi_inherit_save(struct iscsi_lun *l);
+/* iscsi_inherit_due_locked - is what it may have left not fenced yet? */
+bool iscsi_inherit_due_locked(const struct iscsi_lun *l);
+/* iscsi_inherit_leave - all threads are gone: note whether all came back. */
+void iscsi_inherit_leave(struct iscsi_lun *l, bool clean);
 
 /* ---- iscsi_fence.c: cutting off other hosts, and our own dead nexuses --- */
 

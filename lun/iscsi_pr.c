@@ -44,9 +44,6 @@
  */
 #include <errno.h>
 #include <inttypes.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "common/log.h"
 #include "lun/epoch.h"
@@ -54,12 +51,6 @@
 #include "lun/key.h"
 #include "lun/wait.h"
 
-/* Keys of ours on the LUN or perhaps on it; graves are buried long before. */
-#define OWN_KEYS_MAX 256
-/* Leads the file of a process that left nothing under way. */
-#define CLEAN_MARK 0u
-/* No key of anybody's: what a process without reservations has in its file. */
-#define IN_USE_MARK 1u
 /* between two attempts while a path is there */
 #define RETRY_MS 20
 
@@ -167,49 +158,6 @@ iscsi_pr_conflict_locked(struct iscsi_path *p)
 
 /* ---- keys --------------------------------------------------------------- */
 
-static size_t
-collect_locked(const struct iscsi_lun *l, uint64_t *keys, size_t max)
-{
-    const struct iscsi_nexus *n;
-    size_t count = 0;
-
-    for (size_t i = 0; i < l->npaths && count < max; i++)
-        if (l->paths[i].nexus && l->paths[i].nexus->key != 0)
-            keys[count++] = l->paths[i].nexus->key;
-    TAILQ_FOREACH(n, &l->graves, link)
-    if (n->key != 0 && count < max)
-        keys[count++] = n->key;
-    return count;
-}
-
-static int
-save_file(const struct lun_options *opt, const uint64_t *keys, size_t n)
-{
-    int err = epoch_save_keys(opt->statedir, opt->name, opt->process, keys, n);
-
-    if (err)
-        log_error("lun %s: cannot save keys in %s: %s", opt->name,
-                  opt->statedir, strerror(-err));
-    return err;
-}
-
-/* On disk before a REGISTER with one of them leaves. */
-static int
-save_keys(struct iscsi_lun *l)
-{
-    uint64_t keys[OWN_KEYS_MAX];
-    size_t n;
-
-    pthread_mutex_lock(&l->lock);
-    n = collect_locked(l, keys, OWN_KEYS_MAX);
-    pthread_mutex_unlock(&l->lock);
-    if (n < OWN_KEYS_MAX)
-        return save_file(l->opt, keys, n);
-    log_error("lun %s: %u keys of ours are on the LUN: too many", l->opt->name,
-              OWN_KEYS_MAX);
-    return -ENOSPC;
-}
-
 static int
 make_key(const struct iscsi_lun *l, uint64_t *key)
 {
@@ -266,7 +214,7 @@ register_nexus(struct iscsi_lun *l, struct iscsi_via *via)
     pthread_mutex_unlock(&l->lock);
     if (!n)
         return -ENOLINK;
-    err = save_keys(l);
+    err = iscsi_inherit_save(l);
     if (err) {
         pthread_mutex_lock(&l->lock);
         n = nexus_locked(via);
@@ -680,75 +628,4 @@ iscsi_pr_check(void *b, uint64_t deadline_ms)
     if (err == -EBADE && before == LUN_REGISTERED)
         lun_changed(l->owner);
     return err;
-}
-
-/* ---- from process to process -------------------------------------------- */
-
-static int
-inherit_grave(struct iscsi_lun *l, uint64_t key, bool clean)
-{
-    struct iscsi_nexus *grave = calloc(1, sizeof(*grave));
-
-    if (!grave)
-        return -ENOMEM;
-    TAILQ_INIT(&grave->lost);
-    SLIST_INIT(&grave->ghosts);
-    grave->key = key;
-    grave->answered = true;
-    grave->inherited = !clean;
-    TAILQ_INSERT_TAIL(&l->graves, grave, link);
-    return 0;
-}
-
-int
-iscsi_pr_inherit(struct iscsi_lun *l)
-{
-    const struct lun_options *opt = l->opt;
-    const uint64_t in_use = IN_USE_MARK;
-    uint64_t keys[OWN_KEYS_MAX + 1];
-    bool clean;
-    int n;
-
-    n = epoch_load_keys(opt->statedir, opt->name, opt->process, keys,
-                        OWN_KEYS_MAX + 1);
-    if (n < 0) {
-        log_error("lun %s: cannot read the keys of our predecessor in %s: %s",
-                  opt->name, opt->statedir, strerror(-n));
-        return n;
-    }
-    clean = n > 0 && keys[0] == CLEAN_MARK;
-    for (int i = clean; i < n; i++) {
-        int err = inherit_grave(l, keys[i], clean);
-
-        if (err)
-            return err;
-    }
-    /* There is no REGISTER to save this before. */
-    return opt->fence == LUN_FENCE_DRAIN ? save_file(opt, &in_use, 1) : 0;
-}
-
-bool
-iscsi_pr_haunted_locked(const struct iscsi_lun *l)
-{
-    const struct iscsi_nexus *n;
-
-    TAILQ_FOREACH(n, &l->graves, link)
-    if (n->inherited)
-        return true;
-    return false;
-}
-
-void
-iscsi_pr_leave(struct iscsi_lun *l, bool clean)
-{
-    const struct lun_options *opt = l->opt;
-    uint64_t keys[OWN_KEYS_MAX + 1] = {CLEAN_MARK};
-    size_t n;
-
-    /* what was saved last tells the successor all it needs */
-    if (!clean || iscsi_pr_haunted_locked(l))
-        return;
-    n = collect_locked(l, keys + 1, OWN_KEYS_MAX);
-    if (n > 0 || opt->fence == LUN_FENCE_DRAIN)
-        save_file(opt, keys, n + 1);
 }
