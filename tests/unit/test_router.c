@@ -1,0 +1,762 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Performing the route's decisions: what is registered, fenced, saved and
+ * asked for, in which order, and how it ends.
+ *
+ * The route, the gate and the threads are real; the LUN, the monitor, the
+ * peers and the disk are played. */
+#include <errno.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "common/clock.h"
+#include "health/monitor.h"
+#include "health/report.h"
+#include "plugin/peers.h"
+#include "plugin/router.h"
+#include "plugin/state.h"
+#include "plugin/tlsdir.h"
+
+#define GIB         (UINT64_C(1) << 30)
+#define PATIENCE_MS 10000
+
+#define eventually(condition)                                                  \
+    do {                                                                       \
+        uint64_t until_ = clock_ms() + PATIENCE_MS;                            \
+        while (!(condition)) {                                                 \
+            if (clock_ms() > until_)                                           \
+                fail_msg("never came true: %s", #condition);                   \
+            usleep(1000);                                                      \
+        }                                                                      \
+    } while (0)
+
+static struct config_host hosts[] = {{.name = (char *)"a", .number = 1},
+                                     {.name = (char *)"b", .number = 2},
+                                     {.name = (char *)"c", .number = 3}};
+#define PEERS 2 /* b and c */
+
+/* What the parts do and have been told; guarded by lock. */
+static struct {
+    pthread_mutex_t lock;
+    struct state on_disk;
+    int save_result;
+    struct state saved_at_open; /* what was on disk when a peer was asked */
+    bool local_usable;
+    struct lun_status lun;
+    int register_result;
+    bool register_hangs;
+    unsigned registers, fenced, releases;
+    bool ready[PEERS];
+    int open_result;
+    uint64_t kept; /* of the last peers_tend */
+    struct peers_request asked;
+    unsigned opens, closes;
+    struct monitor_options monitor;
+    void (*changed)(void *opaque);
+    void *opaque;
+} t = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+#define LOCKED(statement)                                                      \
+    do {                                                                       \
+        pthread_mutex_lock(&t.lock);                                           \
+        statement;                                                             \
+        pthread_mutex_unlock(&t.lock);                                         \
+    } while (0)
+
+/* ---- the disk ----------------------------------------------------------- */
+
+struct state_file *__wrap_state_open(const char *dir, const char *lun,
+                                     const char *client, struct state *s,
+                                     char *err, size_t errlen);
+int __wrap_state_save(struct state_file *f, const struct state *s);
+void __wrap_state_close(struct state_file *f);
+struct tlsdir *__wrap_tlsdir_create(const char *rundir,
+                                    const struct tlsdir_files *f);
+const char *__wrap_tlsdir_path(const struct tlsdir *d);
+void __wrap_tlsdir_destroy(struct tlsdir *d);
+
+struct state_file *
+__wrap_state_open(const char *dir, const char *lun, const char *client,
+                  struct state *s, char *err, size_t errlen)
+{
+    (void)dir;
+    (void)lun;
+    (void)client;
+    (void)err;
+    (void)errlen;
+    *s = t.on_disk;
+    return (struct state_file *)(void *)&t;
+}
+
+int
+__wrap_state_save(struct state_file *f, const struct state *s)
+{
+    int r;
+
+    (void)f;
+    LOCKED(r = t.save_result; if (r == 0) t.on_disk = *s);
+    return r;
+}
+
+void
+__wrap_state_close(struct state_file *f)
+{
+    (void)f;
+}
+
+struct tlsdir *
+__wrap_tlsdir_create(const char *rundir, const struct tlsdir_files *f)
+{
+    (void)rundir;
+    (void)f;
+    return (struct tlsdir *)(void *)&t;
+}
+
+const char *
+__wrap_tlsdir_path(const struct tlsdir *d)
+{
+    (void)d;
+    return "";
+}
+
+void
+__wrap_tlsdir_destroy(struct tlsdir *d)
+{
+    (void)d;
+}
+
+/* ---- the LUN and its monitor -------------------------------------------- */
+
+struct lun *__wrap_lun_create(const struct lun_options *opt);
+unsigned __wrap_lun_destroy(struct lun *l, uint64_t deadline_ms);
+void __wrap_lun_get_status(struct lun *l, struct lun_status *st);
+int __wrap_lun_register(struct lun *l, uint64_t deadline_ms);
+void __wrap_lun_release(struct lun *l);
+int __wrap_lun_fence(struct lun *l, unsigned host, uint64_t deadline_ms);
+struct monitor *__wrap_monitor_start(struct lun *l,
+                                     const struct monitor_options *opt);
+void __wrap_monitor_stop(struct monitor *m);
+void __wrap_monitor_kick(struct monitor *m);
+void __wrap_monitor_path_error(struct monitor *m, int error);
+void __wrap_monitor_get(struct monitor *m, struct monitor_status *st);
+json_t *__wrap_report_lun(struct lun *l, const struct monitor_status *m);
+
+struct lun *
+__wrap_lun_create(const struct lun_options *opt)
+{
+    (void)opt;
+    return (struct lun *)(void *)&t;
+}
+
+unsigned
+__wrap_lun_destroy(struct lun *l, uint64_t deadline_ms)
+{
+    (void)l;
+    (void)deadline_ms;
+    return t.lun.orphans;
+}
+
+void
+__wrap_lun_get_status(struct lun *l, struct lun_status *st)
+{
+    (void)l;
+    LOCKED(*st = t.lun);
+}
+
+int
+__wrap_lun_register(struct lun *l, uint64_t deadline_ms)
+{
+    bool hangs;
+    int r;
+
+    (void)l;
+    LOCKED(t.registers++; hangs = t.register_hangs; r = t.register_result);
+    while (hangs && clock_ms() < deadline_ms)
+        usleep(1000);
+    if (hangs)
+        return -ETIMEDOUT;
+    if (r == 0)
+        LOCKED(t.lun.registration = LUN_REGISTERED; t.lun.registration_no++);
+    return r;
+}
+
+void
+__wrap_lun_release(struct lun *l)
+{
+    (void)l;
+    LOCKED(t.releases++);
+}
+
+int
+__wrap_lun_fence(struct lun *l, unsigned host, uint64_t deadline_ms)
+{
+    (void)l;
+    (void)deadline_ms;
+    LOCKED(t.fenced |= 1u << host);
+    return 0;
+}
+
+struct monitor *
+__wrap_monitor_start(struct lun *l, const struct monitor_options *opt)
+{
+    (void)l;
+    t.monitor = *opt;
+    return (struct monitor *)(void *)&t;
+}
+
+void
+__wrap_monitor_stop(struct monitor *m)
+{
+    (void)m;
+}
+
+void
+__wrap_monitor_kick(struct monitor *m)
+{
+    (void)m;
+}
+
+void
+__wrap_monitor_path_error(struct monitor *m, int error)
+{
+    (void)m;
+    (void)error;
+    LOCKED(t.local_usable = false);
+}
+
+void
+__wrap_monitor_get(struct monitor *m, struct monitor_status *st)
+{
+    (void)m;
+    memset(st, 0, sizeof *st);
+    LOCKED(st->lun = t.lun;
+           st->verdict.state = t.local_usable ? VERDICT_GOOD : VERDICT_LOST;
+           st->verdict.good_ms = t.local_usable);
+}
+
+json_t *
+__wrap_report_lun(struct lun *l, const struct monitor_status *m)
+{
+    (void)l;
+    (void)m;
+    return json_object();
+}
+
+/* ---- the peers ---------------------------------------------------------- */
+
+struct peers *__wrap_peers_create(const struct config *cfg,
+                                  const struct config_lun *lun,
+                                  const char *client, const char *tls_dir,
+                                  void (*changed)(void *opaque), void *opaque);
+void __wrap_peers_destroy(struct peers *p);
+size_t __wrap_peers_count(const struct peers *p);
+const struct config_host *__wrap_peers_host(const struct peers *p, int peer);
+int __wrap_peers_find(const struct peers *p, const char *host);
+void __wrap_peers_tend(struct peers *p, const struct peers_lun *want,
+                       uint64_t keep);
+void __wrap_peers_view(struct peers *p, const struct peers_lun *want,
+                       struct route_peer *out);
+bool __wrap_peers_learn(struct peers *p, const struct peers_lun *want,
+                        uint64_t *size, uint32_t *block_size);
+int __wrap_peers_open(struct peers *p, const struct peers_request *rq,
+                      struct session **s, char *why, size_t whylen);
+void __wrap_peers_interrupt(struct peers *p);
+json_t *__wrap_peers_report(struct peers *p, const struct peers_lun *want);
+bool __wrap_session_broken(struct session *s, char *why, size_t whylen);
+uint64_t __wrap_session_oldest_ms(struct session *s);
+void __wrap_session_break(struct session *s);
+void __wrap_session_close(struct session *s);
+
+struct peers *
+__wrap_peers_create(const struct config *cfg, const struct config_lun *lun,
+                    const char *client, const char *tls_dir,
+                    void (*changed)(void *opaque), void *opaque)
+{
+    (void)cfg;
+    (void)lun;
+    (void)client;
+    (void)tls_dir;
+    t.changed = changed;
+    t.opaque = opaque;
+    return (struct peers *)(void *)&t;
+}
+
+void
+__wrap_peers_destroy(struct peers *p)
+{
+    (void)p;
+}
+
+size_t
+__wrap_peers_count(const struct peers *p)
+{
+    (void)p;
+    return PEERS;
+}
+
+const struct config_host *
+__wrap_peers_host(const struct peers *p, int peer)
+{
+    (void)p;
+    return &hosts[peer + 1];
+}
+
+int
+__wrap_peers_find(const struct peers *p, const char *host)
+{
+    (void)p;
+    for (int i = 0; i < PEERS; i++)
+        if (strcmp(hosts[i + 1].name, host) == 0)
+            return i;
+    return ROUTE_SELF;
+}
+
+void
+__wrap_peers_tend(struct peers *p, const struct peers_lun *want, uint64_t keep)
+{
+    (void)p;
+    (void)want;
+    LOCKED(t.kept = keep);
+}
+
+void
+__wrap_peers_view(struct peers *p, const struct peers_lun *want,
+                  struct route_peer *out)
+{
+    (void)p;
+    (void)want;
+    for (int i = 0; i < PEERS; i++)
+        LOCKED(out[i] = (struct route_peer){.ready = t.ready[i]});
+}
+
+bool
+__wrap_peers_learn(struct peers *p, const struct peers_lun *want,
+                   uint64_t *size, uint32_t *block_size)
+{
+    (void)p;
+    (void)want;
+    (void)size;
+    (void)block_size;
+    return false;
+}
+
+int
+__wrap_peers_open(struct peers *p, const struct peers_request *rq,
+                  struct session **s, char *why, size_t whylen)
+{
+    int r;
+
+    (void)p;
+    (void)why;
+    (void)whylen;
+    LOCKED(t.asked = *rq; t.saved_at_open = t.on_disk; t.opens++;
+           r = t.open_result);
+    *s = (struct session *)(void *)&t;
+    return r;
+}
+
+void
+__wrap_peers_interrupt(struct peers *p)
+{
+    (void)p;
+}
+
+json_t *
+__wrap_peers_report(struct peers *p, const struct peers_lun *want)
+{
+    (void)p;
+    (void)want;
+    return json_array();
+}
+
+bool
+__wrap_session_broken(struct session *s, char *why, size_t whylen)
+{
+    (void)s;
+    (void)why;
+    (void)whylen;
+    return false;
+}
+
+uint64_t
+__wrap_session_oldest_ms(struct session *s)
+{
+    (void)s;
+    return 0;
+}
+
+void
+__wrap_session_break(struct session *s)
+{
+    (void)s;
+}
+
+void
+__wrap_session_close(struct session *s)
+{
+    if (s)
+        LOCKED(t.closes++);
+}
+
+/* ---- helpers ------------------------------------------------------------ */
+
+static struct config cfg = {.hosts = hosts, .nhosts = 3, .self = hosts};
+static struct config_lun lun = {
+    .name = (char *)"vm",
+    .timers = {.io_timeout = 1000,
+               .link_timeout = 1000,
+               .open_timeout = 1000,
+               .probe_interval = 50,
+               .probe_timeout = 100,
+               .failback_after = 3600000,
+               .failback_max = 3600000},
+};
+static struct router *router;
+
+static int
+setup(void **state)
+{
+    pthread_mutex_t lock = t.lock;
+
+    (void)state;
+    memset(&t, 0, sizeof t);
+    t.lock = lock;
+    t.local_usable = true;
+    t.lun = (struct lun_status){
+        .known = true, .id = "naa.6001", .size = GIB, .block_size = 512};
+    lun.fence = CONFIG_FENCE_PR;
+    router = NULL;
+    return 0;
+}
+
+static int
+teardown(void **state)
+{
+    (void)state;
+    router_stop(router);
+    return 0;
+}
+
+static void
+start(void)
+{
+    struct router_options opt = {&cfg, &lun, "main"};
+    char err[256];
+
+    router = router_start(&opt, err, sizeof err);
+    assert_non_null(router);
+}
+
+static void
+news(void)
+{
+    t.changed(t.opaque);
+}
+
+static enum gate_where
+where(void)
+{
+    struct gate *g = router_gate(router);
+    enum gate_where w;
+
+    pthread_mutex_lock(&g->lock);
+    w = g->route.where;
+    pthread_mutex_unlock(&g->lock);
+    return w;
+}
+
+static unsigned
+count(const unsigned *n)
+{
+    unsigned c;
+
+    LOCKED(c = *n);
+    return c;
+}
+
+static uint64_t
+kept(void)
+{
+    uint64_t k;
+
+    LOCKED(k = t.kept);
+    return k;
+}
+
+/* A request that went in; what it left with is told to the router. */
+static void
+fail_request(bool writes, bool dirty, enum route_event_kind kind, int error)
+{
+    struct gate_request rq = {.writes = writes, .count = 512};
+    struct gate *g = router_gate(router);
+
+    assert_int_equal(gate_enter(g, &rq, 0), 0);
+    gate_leave(g, &rq, dirty);
+    router_report_error(router, kind, rq.route.serial, error);
+    gate_finish(g, &rq);
+}
+
+/* ---- tests -------------------------------------------------------------- */
+
+static void
+test_router_local_only_when_registered_and_saved(void **state)
+{
+    (void)state;
+    t.save_result = -ENOSPC;
+    start();
+    eventually(count(&t.registers) > 1); /* tried again */
+    assert_int_equal(where(), GATE_HELD);
+    LOCKED(t.save_result = 0);
+    eventually(where() == GATE_LOCAL);
+    assert_true(t.on_disk.local);
+}
+
+static void
+test_router_lost_write_fences_ourselves(void **state)
+{
+    (void)state;
+    t.ready[0] = true;
+    t.on_disk.generation = 41;
+    start();
+    eventually(where() == GATE_LOCAL);
+    fail_request(true, true, ROUTE_EV_LOCAL_ERROR, -ENOLINK);
+    eventually(where() == GATE_PEER);
+    assert_int_equal(t.asked.generation, 42);
+    assert_int_equal(t.asked.nfence, 1);
+    assert_ptr_equal(t.asked.fence[0], &hosts[0]);
+    /* all of it was on disk before the peer was asked */
+    assert_int_equal(t.saved_at_open.generation, 42);
+    assert_true(t.saved_at_open.local);
+    assert_string_equal(t.saved_at_open.peers[0], "b");
+    assert_int_equal(count(&t.releases), 1);
+}
+
+static void
+test_router_clean_move_fences_nobody(void **state)
+{
+    char err[256];
+
+    (void)state;
+    t.ready[0] = true;
+    start();
+    eventually(where() == GATE_LOCAL);
+    assert_int_equal(router_redirect(router, NULL, err, sizeof err), 0);
+    eventually(where() == GATE_PEER);
+    assert_int_equal(t.asked.nfence, 0);
+    assert_false(t.saved_at_open.local);
+}
+
+static void
+test_router_lost_peer_is_fenced_on_the_way_home(void **state)
+{
+    char err[256];
+
+    (void)state;
+    t.ready[0] = true;
+    start();
+    eventually(where() == GATE_LOCAL);
+    assert_int_equal(router_redirect(router, "b", err, sizeof err), 0);
+    eventually(where() == GATE_PEER);
+    LOCKED(t.ready[0] = false);
+    news();
+    fail_request(true, true, ROUTE_EV_PEER_LOST, -ENOTCONN);
+    eventually(where() == GATE_LOCAL);
+    assert_int_equal(count(&t.fenced), 1u << hosts[1].number);
+    assert_int_equal(count(&t.closes), 1);
+}
+
+static void
+test_router_fenced_registers_anew(void **state)
+{
+    (void)state;
+    start();
+    eventually(where() == GATE_LOCAL);
+    fail_request(true, false, ROUTE_EV_FENCED, -EBADE);
+    eventually(count(&t.registers) == 2);
+    eventually(where() == GATE_LOCAL);
+    assert_int_equal(router_gate(router)->route.registration_no, 2);
+}
+
+/* Nobody else can clear the suspicion, however many others are ready. */
+static void
+test_router_stays_connected_to_its_suspects(void **state)
+{
+    (void)state;
+    lun.fence = CONFIG_FENCE_DRAIN;
+    t.ready[0] = true;
+    t.on_disk.npeers = 1;
+    snprintf(t.on_disk.peers[0], STATE_NAME_MAX, "c");
+    start();
+    eventually(kept() == 1u << 1);
+    assert_int_equal(where(), GATE_HELD);
+    LOCKED(t.ready[1] = true);
+    news();
+    eventually(where() == GATE_PEER);
+    assert_int_equal(t.asked.peer, 1);
+    eventually(kept() == 0);
+}
+
+static void
+test_router_order_connects_to_the_peer_it_names(void **state)
+{
+    char err[256];
+
+    (void)state;
+    t.ready[0] = true;
+    start();
+    eventually(where() == GATE_LOCAL);
+    assert_int_equal(router_redirect(router, "c", err, sizeof err),
+                     -EHOSTUNREACH);
+    assert_non_null(strstr(err, "c is not ready to serve LUN vm"));
+    eventually(kept() == 1u << 1);
+    LOCKED(t.ready[1] = true);
+    news();
+    eventually(router_redirect(router, "c", err, sizeof err) == 0);
+    eventually(where() == GATE_PEER);
+    assert_int_equal(t.asked.peer, 1);
+    assert_int_equal(router_redirect(router, "x", err, sizeof err), -ENOENT);
+}
+
+static void
+test_router_tells_the_monitor_of_answers(void **state)
+{
+    (void)state;
+    start();
+    assert_int_equal(t.monitor.answered_ms(t.monitor.opaque), 0);
+    gate_note_answer(router_gate(router));
+    assert_int_not_equal(t.monitor.answered_ms(t.monitor.opaque), 0);
+}
+
+/* NBD, and nbdkit, want a power of two. */
+static void
+test_router_preferred_size_is_one_that_nbd_knows(void **state)
+{
+    static const struct {
+        uint32_t block, device, told;
+    } rows[] = {{512, 0, 4096},      {512, 512, 512},
+                {4096, 1024, 4096},  {512, 196608, 131072},
+                {512, 65536, 65536}, {512, UINT32_MAX, 32u << 20}};
+    struct router_lun l;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        t.lun.block_size = rows[i].block;
+        t.lun.preferred = rows[i].device;
+        t.on_disk = (struct state){0};
+        start();
+        assert_int_equal(router_get_lun(router, &l, PATIENCE_MS), 0);
+        assert_int_equal(l.preferred, rows[i].told);
+        router_stop(router);
+        router = NULL;
+    }
+}
+
+/* ---- the end ------------------------------------------------------------ */
+
+static void
+stop_in_time(void)
+{
+    uint64_t begun = clock_ms();
+
+    router_stop(router);
+    router = NULL;
+    assert_true(clock_ms() - begun < (getenv("VALGRIND") ? 10000 : 2000));
+}
+
+static void
+test_router_stops_while_registering_hangs(void **state)
+{
+    (void)state;
+    t.register_hangs = true;
+    start();
+    eventually(count(&t.registers) == 1);
+    stop_in_time();
+}
+
+static void *
+enter_and_fail(void *opaque)
+{
+    struct gate_request rq = {.count = 512};
+    struct gate *g = router_gate(router);
+    int *result = opaque;
+
+    *result = gate_enter(g, &rq, 0);
+    gate_finish(g, &rq);
+    return NULL;
+}
+
+static void
+test_router_close_lets_go_of_who_waits(void **state)
+{
+    struct gate_stats st;
+    pthread_t thread;
+    int result = 0;
+
+    (void)state;
+    t.register_result = -ENOLINK;
+    start();
+    pthread_create(&thread, NULL, enter_and_fail, &result);
+    do
+        gate_get_stats(router_gate(router), &st);
+    while (st.held == 0);
+    router_close(router);
+    pthread_join(thread, NULL);
+    assert_int_equal(result, -ESHUTDOWN);
+    stop_in_time();
+}
+
+static void
+test_router_successor_learns_of_orphans(void **state)
+{
+    (void)state;
+    start();
+    eventually(where() == GATE_LOCAL);
+    LOCKED(t.lun.orphans = 1);
+    stop_in_time();
+    assert_true(t.on_disk.local);
+}
+
+static void
+test_router_clean_end_leaves_no_suspicion(void **state)
+{
+    (void)state;
+    start();
+    eventually(where() == GATE_LOCAL);
+    assert_true(t.on_disk.local);
+    stop_in_time();
+    assert_false(t.on_disk.local);
+    assert_int_equal(t.on_disk.npeers, 0);
+    assert_string_equal(t.on_disk.id, "naa.6001");
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_router_local_only_when_registered_and_saved),
+        TEST(test_router_lost_write_fences_ourselves),
+        TEST(test_router_clean_move_fences_nobody),
+        TEST(test_router_lost_peer_is_fenced_on_the_way_home),
+        TEST(test_router_fenced_registers_anew),
+        TEST(test_router_stays_connected_to_its_suspects),
+        TEST(test_router_order_connects_to_the_peer_it_names),
+        TEST(test_router_tells_the_monitor_of_answers),
+        TEST(test_router_preferred_size_is_one_that_nbd_knows),
+        TEST(test_router_stops_while_registering_hangs),
+        TEST(test_router_close_lets_go_of_who_waits),
+        TEST(test_router_successor_learns_of_orphans),
+        TEST(test_router_clean_end_leaves_no_suspicion),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
