@@ -290,26 +290,34 @@ for_each_word(struct config_draft *d, const struct config_entry *e,
     free(copy);
 }
 
+/* Kept in the one form that inet_ntop gives, so that two can be compared. */
 static void
 add_address(struct config_draft *d, const struct config_entry *e, void *object,
             const char *word)
 {
     struct config_host *h = object;
     char **grown;
-    char binary[sizeof(struct in6_addr)];
+    int family = strchr(word, ':') ? AF_INET6 : AF_INET;
+    char binary[sizeof(struct in6_addr)], text[INET6_ADDRSTRLEN];
 
-    if (inet_pton(AF_INET, word, binary) != 1 &&
-        inet_pton(AF_INET6, word, binary) != 1) {
+    if (inet_pton(family, word, binary) != 1 ||
+        !inet_ntop(family, binary, text, sizeof(text))) {
         config_file_mistake(d->f, e->line,
                             "%s: '%s' is no IPv4 or IPv6 address (names are "
                             "not looked up)",
                             e->key, word);
         return;
     }
+    for (size_t i = 0; i < h->naddresses; i++)
+        if (strcmp(h->addresses[i], text) == 0) {
+            config_file_mistake(d->f, e->line, "%s: names %s a second time",
+                                e->key, text);
+            return;
+        }
     grown = reallocarray(h->addresses, h->naddresses + 1, sizeof(*grown));
     if (grown)
         h->addresses = grown;
-    if (!grown || !(grown[h->naddresses] = strdup(word)))
+    if (!grown || !(grown[h->naddresses] = strdup(text)))
         d->f->error = -ENOMEM;
     else
         h->naddresses++;

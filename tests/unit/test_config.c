@@ -472,6 +472,8 @@ test_config_mistakes_of_hosts(void **state)
     static const struct mistake m[] = {
         {HOST_C("number = 2\naddress = 10.0.0.3\n"), 20, "2 is host b's"},
         {HOST_C("number = 3\naddress = fd00::1\n"), 21, "host a's already"},
+        {HOST_C("number = 3\naddress = FD00:0::1\n"), 21, "host a's already"},
+        {HOST_C("number = 3\naddress = ::3, 0::3\n"), 21, "::3 a second time"},
         {HOST_C("number = 4096\naddress = 10.0.0.3\n"), 20, "from 1 to 4095"},
         {HOST_C("number = -1\naddress = 10.0.0.3\n"), 20, "from 1 to 4095"},
         {HOST_C("number = 4294967299\naddress = 10.0.0.3\n"), 20, "from 1 to"},
