@@ -2,20 +2,18 @@
 /* The set of things that may be so, carried from one event to the next.
  *
  *   event          state          becomes
- *   change begins  any            the same; free: reads that want it have it
- *   read begins    stays          the same; has it if it wants that value
- *                  free           the same; has it if a change makes it
- *   change ends    free           it stays; or free, if others are under way
- *     (done)       stays, older   it took effect: as free
- *     (done)       stays, newer   the same; or it took effect again and stays
- *     (maybe)      stays          the same; or it took effect and stays
+ *   change begins  any            the same
+ *   read begins    any            the same; the read has it if it is that value
+ *   change ends    older          the change took effect and stays
+ *     (done)       newer          the same; or it took effect again and stays
+ *     (maybe)      any            the same; or it took effect and stays
  *     (open)       any            the same: it is under way for longer
- *   read ends      has it          the same
- *                  has it not     free, if a change under way makes it
- *                                 otherwise this cannot be so
+ *   read ends      has it         the same
+ *                  has it not     all under way took effect, one that makes its
+ *                                 value last; without one this cannot be so
  *
- * "stays, older" is a value that was there before the change began.  A change
- * that is done also ends the open ones whose failure was told before it began.
+ * "older" is a value that was there before the change began.  A change that is
+ * done also ends the open ones whose failure was told before it began.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -63,7 +61,7 @@ add_next(struct cell *c, const struct cell_state *s)
     for (size_t i = 0; i < c->nnext; i++) {
         struct cell_state *t = &c->next[i];
 
-        if (t->free != s->free || t->any != s->any || t->value != s->value ||
+        if (t->any != s->any || t->value != s->value ||
             t->since_ns != s->since_ns)
             continue;
         if ((t->seen & s->seen) == s->seen)
@@ -81,9 +79,10 @@ add_next(struct cell *c, const struct cell_state *s)
 }
 
 static void
-add_free(struct cell *c, uint64_t seen)
+add_stays(struct cell *c, uint64_t value, uint64_t now_ns, uint64_t seen)
 {
-    const struct cell_state s = {.free = true, .seen = seen};
+    const struct cell_state s = {
+        .value = value, .since_ns = now_ns, .seen = seen};
 
     add_next(c, &s);
 }
@@ -145,7 +144,6 @@ satisfied(const struct cell *c)
 int
 cell_read_begins(struct cell *c, uint32_t id, uint64_t value)
 {
-    bool made = being_made(c, value);
     uint64_t bit;
     int i;
 
@@ -156,12 +154,9 @@ cell_read_begins(struct cell *c, uint32_t id, uint64_t value)
     c->used |= bit;
     c->reads[i].id = id;
     c->reads[i].value = value;
-    for (size_t k = 0; k < c->nstates; k++) {
-        struct cell_state *s = &c->states[k];
-
-        if (s->free ? made : s->any || s->value == value)
-            s->seen |= bit;
-    }
+    for (size_t k = 0; k < c->nstates; k++)
+        if (c->states[k].any || c->states[k].value == value)
+            c->states[k].seen |= bit;
     return 0;
 }
 
@@ -178,19 +173,22 @@ int
 cell_read_ends(struct cell *c, uint32_t id)
 {
     int i = slot_of(c, id);
-    uint64_t bit, all = satisfied(c);
+    uint64_t bit;
+    bool made;
 
     if (i < 0)
         return 0; /* it was left out */
     bit = UINT64_C(1) << i;
+    made = being_made(c, c->reads[i].value);
     for (size_t k = 0; k < c->nstates; k++) {
         struct cell_state s = c->states[k];
 
         if (s.seen & bit) {
             s.seen &= ~bit;
             add_next(c, &s);
-        } else if (!s.free && (all & bit)) {
-            add_free(c, (s.seen | all) & ~bit);
+        } else if (made) {
+            /* as old as can be: what made it can take effect again */
+            add_stays(c, c->reads[i].value, 0, s.seen & ~bit);
         }
     }
     c->used &= ~bit;
@@ -199,28 +197,16 @@ cell_read_ends(struct cell *c, uint32_t id)
     return step(c);
 }
 
-/* ---- changes ---------------------------------------------------------------
- */
+/* ---- changes ---------------------------------------------------------- */
 
 int
 cell_change_begins(struct cell *c, uint32_t id, uint64_t value, uint64_t now_ns)
 {
-    uint64_t mask = 0;
-
     if (!grow((void **)&c->changes, &c->room_changes, c->nchanges,
               sizeof *c->changes))
         return -ENOMEM;
     c->changes[c->nchanges++] = (struct cell_change){
         .value = value, .start_ns = now_ns, .told_ns = UINT64_MAX, .id = id};
-    for (uint64_t left = c->used; left != 0; left &= left - 1) {
-        int i = __builtin_ctzll(left);
-
-        if (c->reads[i].value == value)
-            mask |= UINT64_C(1) << i;
-    }
-    for (size_t k = 0; k < c->nstates; k++)
-        if (c->states[k].free)
-            c->states[k].seen |= mask;
     return 0;
 }
 
@@ -239,19 +225,6 @@ drop_open(struct cell *c, uint64_t start_ns)
             drop_change(c, i);
 }
 
-/* The change took effect last, just now; or others did, after it. */
-static void
-took_effect(struct cell *c, const struct cell_change *change, uint64_t now_ns,
-            uint64_t seen, bool or_others)
-{
-    const struct cell_state stays = {
-        .value = change->value, .since_ns = now_ns, .seen = seen};
-
-    add_next(c, &stays);
-    if (or_others && c->nchanges > 0)
-        add_free(c, seen);
-}
-
 static int
 end_change(struct cell *c, size_t i, bool certain, uint64_t now_ns)
 {
@@ -264,14 +237,9 @@ end_change(struct cell *c, size_t i, bool certain, uint64_t now_ns)
     for (size_t k = 0; k < c->nstates; k++) {
         struct cell_state s = c->states[k];
 
-        if (s.free) {
-            took_effect(c, &change, now_ns, s.seen, true);
-        } else if (certain && s.since_ns < change.start_ns) {
-            took_effect(c, &change, now_ns, s.seen | all, true);
-        } else {
+        if (!certain || s.since_ns >= change.start_ns)
             add_next(c, &s);
-            took_effect(c, &change, now_ns, s.seen | all, false);
-        }
+        add_stays(c, change.value, now_ns, s.seen | all);
     }
     return step(c);
 }

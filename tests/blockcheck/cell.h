@@ -24,14 +24,12 @@ struct cell_change {
     uint32_t id;
 };
 
-/* One thing that may be so.  Either a value stays that nothing under way makes,
- * or (free) everything under way has just taken effect, any of it last, and
- * may do so again.  Changes take effect as late as they can: only the end of
- * one, or of a read, can force them, and waiting shuts no door. */
+/* One thing that may be so: what is there now.  Changes take effect as late as
+ * they can: only the end of one, or of a read, can force them, and waiting
+ * shuts no door. */
 struct cell_state {
-    bool free;
-    bool any;          /* the value is not known: any will do */
-    uint64_t value;    /* that stays; 0 when free */
+    bool any; /* the value is not known: any will do */
+    uint64_t value;
     uint64_t since_ns; /* all that began before has taken effect before it */
     uint64_t seen;     /* reads under way that have found their value */
 };

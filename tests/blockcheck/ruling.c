@@ -48,8 +48,7 @@ request_of(const struct judge *j, uint32_t what)
     return &j->h->requests[what / 2];
 }
 
-/* ---- events ----------------------------------------------------------------
- */
+/* ---- events ----------------------------------------------------------- */
 
 static bool
 tells_something(const struct request *r)
@@ -96,8 +95,7 @@ make_events(struct judge *j)
     return 0;
 }
 
-/* ---- chunks ----------------------------------------------------------------
- */
+/* ---- chunks ----------------------------------------------------------- */
 
 static uint64_t
 chunk_of(const struct judge *j, uint64_t offset)

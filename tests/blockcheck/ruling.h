@@ -19,7 +19,7 @@
  * 3. A request that failed, was lost with its connection or was never answered
  *    takes effect at any time after its start, or not at all.  But when a write
  *    or zero that began after the failure was told has succeeded, it is over:
- *    it takes no effect after that one did.
+ *    that one took effect after the last time that it did.
  * 4. A read that succeeded found the value of some moment between its start and
  *    its answer.  One that failed says nothing.
  *

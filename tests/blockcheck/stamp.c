@@ -112,7 +112,7 @@ describe(const unsigned char *unit, size_t n, size_t right, char *note,
     if (right == n)
         snprintf(note, note_size, "elsewhere: %x:%" PRIu32 " as at %" PRIu64,
                  value_writer(first), value_seq(first), word_at(unit, 2));
-    else if (right >= 4 && last != first)
+    else if (right >= 4 && right < n - 1 && last != first)
         snprintf(note, note_size, "torn: %x:%u up to byte %zu, ends as %x:%u",
                  value_writer(first), value_seq(first), right * 8,
                  value_writer(last), value_seq(last));

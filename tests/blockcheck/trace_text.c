@@ -9,8 +9,7 @@
 
 #define MAX_COUNT UINT32_C(0x10000000) /* of one request, bytes */
 
-/* ---- writing ---------------------------------------------------------------
- */
+/* ---- writing ---------------------------------------------------------- */
 
 char *
 value_text(uint64_t value, char buf[32])
@@ -77,8 +76,7 @@ trace_save(const struct trace *h, FILE *to)
     return ferror(to) ? -EIO : 0;
 }
 
-/* ---- reading ---------------------------------------------------------------
- */
+/* ---- reading ---------------------------------------------------------- */
 
 /* A number at *at, which must be followed by until (or a blank, the end). */
 static int

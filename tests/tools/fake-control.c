@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* A process' control socket with made-up answers, for detourctl's tests.
+/* A process' control socket with made-up answers, for detourctl's and
+ * detour-health's tests.
  *
- *   fake-control SOCKET DIR
+ *   fake-control SOCKET DIR [GROUP]
  *
  * GET /status is answered with DIR/status.json.  A POST is written to DIR/log
  * as "PATH BODY" and answered with 200, or with 409 and the text of
- * DIR/refuse if there is such a file.  Says "ready" when it listens and ends
+ * DIR/refuse if there is such a file.  GROUP may read its state.  Says "ready" when it listens and ends
  * on SIGTERM. */
 #include <signal.h>
 #include <stdio.h>
@@ -66,7 +67,7 @@ main(int argc, char **argv)
     sigset_t set;
     int sig;
 
-    if (argc != 3)
+    if (argc != 3 && argc != 4)
         return 2;
     dir = argv[2];
     sigemptyset(&set);
@@ -77,6 +78,7 @@ main(int argc, char **argv)
         perror(argv[1]);
         return 1;
     }
+    control_let_read(c, argv[3]);
     puts("ready");
     fflush(stdout);
     sigwait(&set, &sig);

@@ -121,17 +121,18 @@ get(const char *from, char *data, uint32_t count, uint64_t offset)
     }
 }
 
-static bool
+/* The number of the lie to be told now, from 1; 0: none. */
+static uint64_t
 lies_now(enum lie which)
 {
-    bool yes;
+    uint64_t n;
 
     if (lie != which)
-        return false;
+        return 0;
     pthread_mutex_lock(&lock);
-    yes = ++fitting % every == 0;
+    n = ++fitting;
     pthread_mutex_unlock(&lock);
-    return yes;
+    return n % every == 0 ? n / every : 0;
 }
 
 /* ---- writes that come back
@@ -303,12 +304,15 @@ put_ghost(const char *data, uint32_t count, uint64_t offset)
 static bool
 lied_write(const char *data, uint32_t count, uint64_t offset, int *r)
 {
+    bool fits = lie >= LIE_ERROR && lie <= LIE_CORRUPT; /* about writes */
+    uint64_t n = fits ? lies_now(lie) : 0;
+
     *r = 0;
-    if (!lies_now(lie) || lie == LIE_NONE)
+    if (n == 0)
         return false;
     switch (lie) {
     case LIE_ERROR:
-        if (fitting / every % 2)
+        if (n % 2)
             put(data, count, offset);
         *r = fails();
         return true;
