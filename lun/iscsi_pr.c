@@ -44,6 +44,7 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <string.h>
 
 #include "common/log.h"
 #include "lun/epoch.h"
