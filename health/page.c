@@ -129,17 +129,13 @@ write_cell(FILE *f, const json_t *cell)
     const char *state = field_text(cell, "state");
     const char *class = strcmp(state, "unknown") ? level(cell) : "unknown";
 
-    if (!cell) {
-        fputs("<td class=\"quiet\">not a member</td>", f);
+    if (!cell || strcmp(state, "off") == 0) {
+        fprintf(f, "<td class=\"quiet\">%s</td>",
+                cell ? "nothing runs" : "not a member");
         return;
     }
     fputs("<td>", f);
     mark(f, class, state);
-    if (*field_text(cell, "peer")) {
-        fputs(" <small>through ", f);
-        text(f, field_text(cell, "peer"));
-        fputs("</small>", f);
-    }
     if (field_has(cell, "since_s")) {
         fputs("<br><small>for ", f);
         span(f, cell, "since_s");
