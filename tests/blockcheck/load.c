@@ -85,6 +85,20 @@ note_values(struct worker *w, const struct slot *s)
     return rc < 0 ? rc : trace_add_read(w->history, r, w->values);
 }
 
+/* What a broken connection cost is read again. */
+static void
+scan_answered(struct worker *w, const struct request *r)
+{
+    w->drain_ns = 0;
+    if (request_ok(r))
+        return;
+    if (r->end_ns == NEVER || r->error != ERROR_LOST ||
+        w->load->reconnect_ns == 0)
+        w->result.unread += r->count;
+    else if (r->offset < w->scan_at)
+        w->scan_at = r->offset;
+}
+
 static void
 finish(struct worker *w, struct slot *s)
 {
@@ -99,14 +113,8 @@ finish(struct worker *w, struct slot *s)
         w->error = rc;
     s->busy = false;
     w->inflight--;
-    if (w->scanning && !request_ok(r)) {
-        /* what a broken connection cost is read again */
-        if (r->end_ns != NEVER && r->error == ERROR_LOST &&
-            w->load->reconnect_ns > 0 && r->offset < w->scan_at)
-            w->scan_at = r->offset;
-        else
-            w->result.unread += r->count;
-    }
+    if (w->scanning)
+        scan_answered(w, r);
 }
 
 static void
@@ -332,20 +340,31 @@ reconnect(struct worker *w)
     return false;
 }
 
-/* Everything asked and answered, or no more answers are waited for? */
+/* Is there nothing more to ask? */
+static bool
+asked_all(struct worker *w)
+{
+    struct load *l = w->load;
+
+    if (w->scanning)
+        return w->scan_at >= l->offset + l->size;
+    return atomic_load(&l->stop) || (l->most && atomic_load(&l->n) >= l->most);
+}
+
+/* All asked and answered, or no more answers are waited for?  A scan waits for
+ * each, the load only for its last ones: until then a stall is news. */
 static bool
 over(struct worker *w, uint64_t now_ns)
 {
-    struct load *l = w->load;
-    bool last = w->scanning ? w->scan_at >= l->offset + l->size
-                            : atomic_load(&l->stop) ||
-                                  (l->most && atomic_load(&l->n) >= l->most);
+    bool all = asked_all(w);
 
-    if (!last)
+    if (all && w->inflight == 0)
+        return true;
+    if (!all && !w->scanning)
         return false;
     if (w->drain_ns == 0)
-        w->drain_ns = now_ns + l->patience_ns;
-    return w->inflight == 0 || now_ns > w->drain_ns;
+        w->drain_ns = now_ns + w->load->patience_ns;
+    return now_ns > w->drain_ns;
 }
 
 static void

@@ -20,6 +20,7 @@
 #define MAX_PAUSES 4096
 #define LATE_NS    UINT64_C(10000000) /* less is no pause of the machine */
 #define TICK_MS    5
+#define WHY        256 /* bytes of a reason */
 
 static struct {
     struct load load;
@@ -30,7 +31,7 @@ static struct {
     size_t story;
     bool verify_only;
 
-    struct trace history; /* of this run */
+    struct trace trace; /* of this run, and what was loaded */
     struct load_result result[LOAD_THREADS + 2];
     size_t nresults;
     struct summary_pause pauses[MAX_PAUSES];
@@ -292,9 +293,8 @@ learn_export(void)
     conn_part(nbd);
     nbd_close(nbd);
     if (l->unit == 0)
-        l->unit = b.history.unit ? b.history.unit : l->can.unit;
-    if (l->unit % l->can.unit != 0 ||
-        (b.history.unit && l->unit != b.history.unit))
+        l->unit = b.trace.unit ? b.trace.unit : l->can.unit;
+    if (l->unit % l->can.unit != 0 || (b.trace.unit && l->unit != b.trace.unit))
         die("the unit does not fit the export or the history", "");
     if (!l->can.multi && l->threads > 1 && !b.verify_only) {
         puts("note: the server does not promise that connections see one "
@@ -310,9 +310,9 @@ settle_range(void)
     struct load *l = &b.load;
     uint64_t begin = UINT64_MAX, end = 0;
 
-    if (l->size == 0 && b.history.nrequests > 0) {
-        for (size_t i = 0; i < b.history.nrequests; i++) {
-            const struct request *r = &b.history.requests[i];
+    if (l->size == 0 && b.trace.nrequests > 0) {
+        for (size_t i = 0; i < b.trace.nrequests; i++) {
+            const struct request *r = &b.trace.requests[i];
 
             if (r->count > 0 && r->offset < begin)
                 begin = r->offset;
@@ -335,7 +335,7 @@ new_writer(void)
     uint64_t x = stamp_mix(conn_now_ns() ^ (uint64_t)getpid() << 40);
 
     b.load.writer = (uint32_t)(x >> 33) + 1; /* neither 0 nor strange */
-    b.history.unit = b.load.unit;
+    b.trace.unit = b.load.unit;
 }
 
 /* How late a nap of its own comes tells when the machine stood still. */
@@ -362,7 +362,7 @@ is_over(uint64_t end_ns, unsigned ticks)
 static void
 scan(void)
 {
-    if (load_scan(&b.load, &b.history, &b.result[b.nresults]) < 0)
+    if (load_scan(&b.load, &b.trace, &b.result[b.nresults]) < 0)
         die("no memory", "");
     b.nresults++;
 }
@@ -388,7 +388,7 @@ run(void)
     }
     for (unsigned i = 0; i < l->threads; i++) {
         worker_join(workers[i], &b.result[b.nresults++]);
-        if (trace_merge(&b.history, &own[i]) < 0)
+        if (trace_merge(&b.trace, &own[i]) < 0)
             die("no memory", "");
         trace_fini(&own[i]);
     }
@@ -409,7 +409,7 @@ load_files(void)
         from = fopen(b.judged[i], "re");
         if (!from)
             die(b.judged[i], strerror(errno));
-        r = trace_load(&b.history, from, &line);
+        r = trace_load(&b.trace, from, &line);
         fclose(from);
         snprintf(where, sizeof where, "line %u: %s", line, strerror(-r));
         if (r < 0)
@@ -421,7 +421,7 @@ static void
 save_file(void)
 {
     FILE *to = fopen(b.save, "we");
-    int r = to ? trace_save(&b.history, to) : -errno;
+    int r = to ? trace_save(&b.trace, to) : -errno;
 
     if (to && fclose(to) != 0 && r == 0)
         r = -errno;
@@ -436,53 +436,66 @@ static void
 judge(struct ruling *v)
 {
     uint64_t begin_ns = conn_now_ns();
-    int r = ruling_make(&b.history, v);
+    int r = ruling_make(&b.trace, v);
 
     if (r < 0)
         die("cannot judge", strerror(-r));
     printf("judged    %" PRIu64 " units, %" PRIu64 " reads of a unit (%" PRIu64
            " left out), %zu requests in %" PRIu64 " ms\n",
-           v->units, v->reads, v->left_out, b.history.nrequests,
+           v->units, v->reads, v->left_out, b.trace.nrequests,
            (conn_now_ns() - begin_ns) / 1000000);
     for (size_t i = 0; i < v->nfaults && i < RULING_FAULTS; i++)
-        ruling_story(&b.history, &v->faults[i], b.story, stdout);
+        ruling_story(&b.trace, &v->faults[i], b.story, stdout);
 }
 
-/* What the connections did not manage; NULL when they did. */
-static const char *
-broken(char why[200])
+/* What the connections did not manage; "" when they did. */
+static void
+broken(char why[WHY])
 {
-    for (size_t i = 0; i < b.nresults; i++) {
+    why[0] = '\0';
+    for (size_t i = 0; i < b.nresults && why[0] == '\0'; i++) {
         const struct load_result *r = &b.result[i];
 
         if (r->lost[0] != '\0')
-            return r->lost;
-        if (r->unread > 0) {
-            snprintf(why, 200, "%" PRIu64 " bytes could not be read",
+            snprintf(why, WHY, "%s", r->lost);
+        else if (r->unread > 0)
+            snprintf(why, WHY, "%" PRIu64 " bytes could not be read",
                      r->unread);
-            return why;
-        }
     }
-    return NULL;
 }
 
-static int
-failed(const char *why)
+/* The first reason to fail, the worst first; "" when there is none. */
+static void
+find_failure(const struct ruling *v, const struct summary *s,
+             uint64_t machine_ns, char why[WHY])
 {
-    printf("blockcheck: FAILED: %s\n", why);
-    return 1;
+    broken(why);
+    if (v->nfaults > 0)
+        snprintf(why, WHY,
+                 "%" PRIu64
+                 " units hold what they cannot (first: %s, at %" PRIu64 ")",
+                 v->nfaults, fault_names[v->faults[0].kind],
+                 v->faults[0].offset);
+    else if (s->unanswered > 0 && b.load.uri && !b.verify_only)
+        snprintf(why, WHY, "%" PRIu64 " requests were never answered",
+                 s->unanswered);
+    else if (why[0] != '\0')
+        return;
+    else if (s->errors > b.max_errors)
+        snprintf(why, WHY, "%" PRIu64 " errors", s->errors);
+    else if (b.max_stall_ns && s->stall_ns - machine_ns > b.max_stall_ns)
+        snprintf(why, WHY, "a stall of %" PRIu64 " ms", s->stall_ns / 1000000);
 }
 
 static int
 verdict(void)
 {
+    char why[WHY];
     struct ruling v;
     struct summary s;
     uint64_t machine_ns;
-    const char *lost;
-    char why[200];
 
-    if (summary_make(&b.history, &s) < 0)
+    if (summary_make(&b.trace, &s) < 0)
         die("no memory", "");
     machine_ns = summary_machine_ns(&s, b.pauses, b.npauses);
     summary_print(&s, stdout);
@@ -490,29 +503,10 @@ verdict(void)
         printf("machine   stood still for %.3f ms of the longest stall\n",
                (double)machine_ns / 1e6);
     judge(&v);
-    if (v.nfaults > 0) {
-        snprintf(why, sizeof why,
-                 "%" PRIu64
-                 " units hold what they cannot (first: %s, at %" PRIu64 ")",
-                 v.nfaults, fault_names[v.faults[0].kind], v.faults[0].offset);
-        return failed(why);
-    }
-    lost = broken(why);
-    if (lost)
-        return failed(lost);
-    if (s.unanswered > 0 && b.load.uri && !b.verify_only) {
-        snprintf(why, sizeof why, "%" PRIu64 " requests were never answered",
-                 s.unanswered);
-        return failed(why);
-    }
-    if (s.errors > b.max_errors) {
-        snprintf(why, sizeof why, "%" PRIu64 " errors", s.errors);
-        return failed(why);
-    }
-    if (b.max_stall_ns && s.stall_ns - machine_ns > b.max_stall_ns) {
-        snprintf(why, sizeof why, "a stall of %" PRIu64 " ms",
-                 s.stall_ns / 1000000);
-        return failed(why);
+    find_failure(&v, &s, machine_ns, why);
+    if (why[0] != '\0') {
+        printf("blockcheck: FAILED: %s\n", why);
+        return 1;
     }
     printf("blockcheck: ok, %" PRIu64 " requests, %" PRIu64
            " errors, longest stall %" PRIu64 " ms\n",
@@ -523,11 +517,14 @@ verdict(void)
 static void
 load_and_look(void)
 {
+    char why[WHY];
+
     learn_export();
     settle_range();
     new_writer();
     scan();
-    if (broken((char[200]){0}) || b.verify_only)
+    broken(why);
+    if (why[0] != '\0' || b.verify_only)
         return;
     printf("blockcheck: ready, %" PRIu64 "+%" PRIu64
            ", unit %u, %u threads of depth %u, writer %x\n",
@@ -553,6 +550,6 @@ main(int argc, char **argv)
     if (b.save)
         save_file();
     rc = verdict();
-    trace_fini(&b.history);
+    trace_fini(&b.trace);
     return rc;
 }
