@@ -45,7 +45,7 @@ extern const struct lun_backend lun_backend_iscsi;
 
 /* lun_changed - a backend tells that lun_get_status has news; any thread,
  * holding no lock of its own.  What requests are checked against (size,
- * limits, registration) is read anew by this call only, so that a backend
+ * limits, registration) is read anew by this call, so that a backend
  * calls it after every change of these, before it lets go of the change's
  * caller.  With LUN_FENCE_DRAIN lun.c keeps the registration's state itself
  * and asks the backend's do_register and release only. */

@@ -15,7 +15,8 @@
 #include "lun/backend.h"
 
 /* Any thread enters here.  A request is checked against copies of the
- * status, which lun_changed renews, so that submitting takes no lock. */
+ * status, which lun_changed renews and lun_get_status with it, so that
+ * submitting takes no lock. */
 struct lun {
     /* fixed after lun_create */
     struct lun_options opt;
@@ -88,27 +89,36 @@ copy_options(struct lun_options *to, const struct lun_options *from)
     return ok;
 }
 
-/* The request checks see what lun_get_status says from here on. */
+/* What st says, the request checks have seen. */
+static void
+look_locked(struct lun *l, struct lun_status *st)
+{
+    *st = (struct lun_status){0};
+    l->backend->get_status(l->b, st);
+    st->readonly |= l->opt.readonly;
+    if (l->opt.fence == LUN_FENCE_DRAIN) {
+        st->registration = l->drain_ok ? LUN_REGISTERED : LUN_UNREGISTERED;
+        st->registration_no = l->drain_no;
+        st->key = 0;
+    }
+    l->block_size = st->block_size;
+    l->max_io = st->max_io;
+    l->size = st->size;
+    l->readonly = st->readonly;
+    l->can_trim = st->can_trim;
+    l->can_zero = st->can_zero;
+    l->registration_no =
+        st->registration == LUN_REGISTERED ? st->registration_no : 0;
+    l->wrong_id = st->wrong_id;
+    l->known = st->known && st->block_size > 0;
+}
+
 static void
 renew_locked(struct lun *l)
 {
-    struct lun_status st = {0};
+    struct lun_status st;
 
-    l->backend->get_status(l->b, &st);
-    if (l->opt.fence == LUN_FENCE_DRAIN) {
-        st.registration = l->drain_ok ? LUN_REGISTERED : LUN_UNREGISTERED;
-        st.registration_no = l->drain_no;
-    }
-    l->block_size = st.block_size;
-    l->max_io = st.max_io;
-    l->size = st.size;
-    l->readonly = st.readonly || l->opt.readonly;
-    l->can_trim = st.can_trim;
-    l->can_zero = st.can_zero;
-    l->registration_no =
-        st.registration == LUN_REGISTERED ? st.registration_no : 0;
-    l->wrong_id = st.wrong_id;
-    l->known = st.known && st.block_size > 0;
+    look_locked(l, &st);
 }
 
 struct lun *
@@ -173,15 +183,8 @@ lun_changed(struct lun *l)
 void
 lun_get_status(struct lun *l, struct lun_status *st)
 {
-    *st = (struct lun_status){0};
-    l->backend->get_status(l->b, st);
-    st->readonly |= l->opt.readonly;
-    if (l->opt.fence != LUN_FENCE_DRAIN)
-        return;
     pthread_mutex_lock(&l->lock);
-    st->registration = l->drain_ok ? LUN_REGISTERED : LUN_UNREGISTERED;
-    st->registration_no = l->drain_no;
-    st->key = 0;
+    look_locked(l, st);
     pthread_mutex_unlock(&l->lock);
 }
 

@@ -620,6 +620,29 @@ test_drain_registers_once(void **state)
     lun_destroy(l, soon());
 }
 
+/* Whoever has seen that the LUN is known may use it. */
+static void
+test_known_lun_takes_requests(void **state)
+{
+    struct lun_options opt = fixture_options(fixture_file("disk", MIB));
+
+    (void)state;
+    for (int i = 0; i < 300; i++) {
+        struct lun *l = lun_create(&opt);
+        struct lun_queue *q = lun_queue_create(l);
+        struct lun_io *io = request(q, LUN_READ, 0, 4096, 0), *done;
+
+        while (!status_of(l).known)
+            sched_yield();
+        lun_submit(q, io);
+        assert_int_equal(lun_reap(q, &done, 1, soon()), 1);
+        assert_int_equal(done->error, 0);
+        lun_io_put(done);
+        lun_queue_destroy(q);
+        assert_int_equal(lun_destroy(l, soon()), 0);
+    }
+}
+
 #define test(f)                                                                \
     cmocka_unit_test_setup_teardown(f, fixture_setup, fixture_teardown)
 
@@ -652,6 +675,7 @@ main(void)
         test(test_extents_tell_holes_from_data),
         test(test_zero_without_hole_stays_allocated),
         test(test_drain_registers_once),
+        test(test_known_lun_takes_requests),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

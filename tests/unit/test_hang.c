@@ -28,6 +28,17 @@ __wrap_ioctl(int fd, unsigned long request, void *arg)
                : __real_ioctl(fd, request, arg);
 }
 
+#ifdef __SANITIZE_THREAD__
+/* Children that start threads are forked while the parent has some. */
+const char *__tsan_default_options(void);
+
+const char *
+__tsan_default_options(void)
+{
+    return "die_after_fork=0";
+}
+#endif
+
 /* ---- the device -------------------------------------------------- */
 
 static struct {
