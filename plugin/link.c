@@ -10,6 +10,8 @@
  *   CONNECTING  negotiated                    PARKED      INFO is due
  *   CONNECTING  lost, open_timeout            CONNECTING  later again
  *   PARKED      INFO is due                   PARKED      ask
+ *   PARKED      INFO is due or a GO is        CONNECTING  later again
+ *               wanted, CA or CRL changed
  *   PARKED      lost, INFO unanswered in      CONNECTING  later again
  *               link_timeout
  *   PARKED      a GO is wanted                GOING
@@ -240,15 +242,19 @@ static void
 step_parked(struct link *k, uint64_t now)
 {
     uint64_t dummy;
+    bool go = go_wanted(k, &dummy);
+    bool due = k->question == LINK_ASKS_NOTHING && now >= k->next_ms;
 
+    if ((go || due) && !link_conn_over(k))
+        link_conn_recheck(k);
     if (!link_conn_over(k)) {
-        if (go_wanted(k, &dummy)) {
+        if (go) {
             enter(k, LINK_GOING, "");
             step_going(k, now);
             return;
         }
         /* An answer that is there already is taken in this same round. */
-        if (k->question == LINK_ASKS_NOTHING && now >= k->next_ms)
+        if (due)
             ask_info(k, now);
         if (!link_conn_over(k) && settle_info(k, now))
             k->wake_ms = k->next_ms;

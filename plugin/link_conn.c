@@ -140,16 +140,22 @@ stamp_take(struct link *k, struct link_stamp *s)
 int
 link_conn_check(struct link *k)
 {
+    if (k->opt.tls_dir && nbd_get_tls_negotiated(k->nbd) != 1)
+        return fail(k, "TLS was not negotiated");
+    return link_conn_recheck(k);
+}
+
+int
+link_conn_recheck(struct link *k)
+{
     struct link_stamp now;
 
     if (k->opt.tls_dir == NULL)
         return 0;
-    if (nbd_get_tls_negotiated(k->nbd) != 1)
-        return fail(k, "TLS was not negotiated");
     if (stamp_take(k, &now) == -1)
         return -1;
     if (memcmp(&now, &k->stamp, sizeof now) != 0)
-        return fail(k, "TLS: the CA or CRL changed during the handshake");
+        return fail(k, "TLS: the CA or CRL has changed");
     return 0;
 }
 

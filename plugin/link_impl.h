@@ -106,9 +106,14 @@ void link_conn_close(struct link *k);
 /* link_conn_drop - close our part of the socket, keep the handle. */
 void link_conn_drop(struct link *k);
 
-/* link_conn_check - is the parked connection one that we may trust?
+/* link_conn_check - is the connection, just negotiated, one that we may trust?
  * errors:  -1 and k->failure */
 int link_conn_check(struct link *k);
+
+/* link_conn_recheck - do CA and CRL still say so?  When they have changed
+ * since the handshake the peer may be revoked.
+ * errors:  -1 and k->failure */
+int link_conn_recheck(struct link *k);
 
 /* link_conn_ask - send NBD_OPT_INFO or NBD_OPT_GO for an export.
  * The answer is noted in k->answered and what stands beside it.

@@ -201,6 +201,58 @@ test_link_tls_without_crl_nothing_is_revoked(void **state)
     tlsdir_destroy(d);
 }
 
+static const struct tlsdir_files no_crl = {
+    .ca = "ours/cert.pem", .cert = "client/cert.pem", .key = "client/key.pem"};
+
+/* A parked connection to a server that is revoked when it is parked. */
+static struct tlsdir *
+park_then_revoke(struct fixture *f)
+{
+    struct tlsdir *d = tlsdir_create("run", &no_crl);
+    char crl[128], link[256];
+
+    assert_non_null(d);
+    f->opt.tls_dir = tlsdir_path(d);
+    serve(f, "revoked", NULL);
+    f->link = link_at(&f->opt);
+    eventually(status_of(f->link).would_serve);
+    snprintf(crl, sizeof crl, "%s/crl.pem", work);
+    snprintf(link, sizeof link, "%s/ca-crl.pem", tlsdir_path(d));
+    assert_int_equal(symlink(crl, link), 0);
+    return d;
+}
+
+static void
+test_link_tls_revoked_while_parked_is_let_go(void **state)
+{
+    struct fixture *f = *state;
+    struct tlsdir *d;
+
+    /* nbdkit itself ends the connection after 32 options */
+    f->opt.standby_interval_ms = PATIENCE_MS / 20;
+    d = park_then_revoke(f);
+    eventually(strstr(status_of(f->link).error, "certificate verification"));
+    assert_false(status_of(f->link).would_serve);
+    link_destroy(f->link);
+    f->link = NULL;
+    tlsdir_destroy(d);
+}
+
+static void
+test_link_tls_revoked_while_parked_is_not_asked_to_serve(void **state)
+{
+    struct fixture *f = *state;
+    struct tlsdir *d;
+
+    f->opt.standby_interval_ms = PATIENCE_MS;
+    d = park_then_revoke(f);
+    assert_int_equal(link_go(f->link, "disk", clock_ms() + PATIENCE_MS),
+                     -EBUSY);
+    link_destroy(f->link);
+    f->link = NULL;
+    tlsdir_destroy(d);
+}
+
 static void
 test_link_tls_server_without_tls_is_refused(void **state)
 {
@@ -500,6 +552,8 @@ main(void)
         CASE(test_link_tls_expired_certificate_is_refused),
         CASE(test_link_tls_revoked_certificate_is_refused),
         CASE(test_link_tls_without_crl_nothing_is_revoked),
+        CASE(test_link_tls_revoked_while_parked_is_let_go),
+        CASE(test_link_tls_revoked_while_parked_is_not_asked_to_serve),
         CASE(test_link_tls_server_without_tls_is_refused),
         CASE(test_link_tls_missing_ca_trusts_nobody),
         CASE(test_link_tls_missing_crl_trusts_nobody),
