@@ -310,34 +310,44 @@ begin_some(struct worker *w, uint64_t now_ns)
 /* ---- the connection
  * ------------------------------------------------------------ */
 
-/* Tries for as long as it is allowed to; an end of the load does not end it,
- * since the final content is to be read. */
+/* Tries once, or for as long as it is allowed to.  The end of the load ends
+ * that, but not for a scan: the final content is to be read. */
+static bool
+connect_worker(struct worker *w)
+{
+    struct load *l = w->load;
+    uint64_t most_ns = l->reconnect_ns ? l->reconnect_ns : CONNECT_NS;
+    uint64_t deadline = conn_now_ns() + most_ns;
+
+    while (true) {
+        w->nbd =
+            conn_open(l->uri, deadline, w->result.lost, sizeof w->result.lost);
+        if (w->nbd) {
+            w->result.lost[0] = '\0';
+            return true;
+        }
+        if (l->reconnect_ns == 0 || conn_now_ns() > deadline)
+            return false;
+        if (!w->scanning && atomic_load(&l->stop)) {
+            w->result.lost[0] = '\0'; /* it was to end anyway */
+            return false;
+        }
+        conn_nap(50);
+    }
+}
+
 static bool
 reconnect(struct worker *w)
 {
-    struct load *l = w->load;
-    uint64_t deadline = conn_now_ns() + l->reconnect_ns;
-
     nbd_close(w->nbd);
     w->nbd = NULL;
-    while (l->reconnect_ns > 0 && !w->nbd && conn_now_ns() < deadline &&
-           (w->scanning || !atomic_load(&l->stop))) {
-        w->nbd =
-            conn_open(l->uri, deadline, w->result.lost, sizeof w->result.lost);
-        if (!w->nbd)
-            conn_nap(50);
-    }
-    if (w->nbd) {
-        w->result.reconnects++;
-        w->result.lost[0] = '\0';
-        return true;
-    }
-    if (l->reconnect_ns == 0)
+    if (w->load->reconnect_ns == 0) {
         snprintf(w->result.lost, sizeof w->result.lost,
                  "the connection was lost");
-    else if (!w->scanning && atomic_load(&l->stop))
-        w->result.lost[0] = '\0'; /* it was to end anyway */
-    return false;
+        return false;
+    }
+    w->result.reconnects++;
+    return connect_worker(w);
 }
 
 /* Is there nothing more to ask? */
@@ -415,11 +425,7 @@ worker_main(void *arg)
     struct load *l = w->load;
     bool clean;
 
-    w->nbd = conn_open(l->uri,
-                       conn_now_ns() +
-                           (l->reconnect_ns ? l->reconnect_ns : CONNECT_NS),
-                       w->result.lost, sizeof w->result.lost);
-    if (w->nbd)
+    if (connect_worker(w))
         work(w);
     clean = w->inflight == 0;
     note_unanswered(w);

@@ -493,12 +493,16 @@ verdict(void)
     char why[WHY];
     struct ruling v;
     struct summary s;
-    uint64_t machine_ns;
+    uint64_t machine_ns, again = 0;
 
     if (summary_make(&b.trace, &s) < 0)
         die("no memory", "");
     machine_ns = summary_machine_ns(&s, b.pauses, b.npauses);
     summary_print(&s, stdout);
+    for (size_t i = 0; i < b.nresults; i++)
+        again += b.result[i].reconnects;
+    if (again > 0)
+        printf("connected again %" PRIu64 " times\n", again);
     if (machine_ns > 0)
         printf("machine   stood still for %.3f ms of the longest stall\n",
                (double)machine_ns / 1e6);

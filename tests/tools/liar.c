@@ -524,12 +524,13 @@ liar_get_ready(void)
         return -1;
     }
     disk = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    before = calloc(1, (size_t)size);
+    before = malloc((size_t)size);
     close(fd);
     if (disk == MAP_FAILED || !before) {
         nbdkit_error("no memory");
         return -1;
     }
+    memcpy(before, disk, (size_t)size);
     return 0;
 }
 
@@ -563,5 +564,7 @@ static struct nbdkit_plugin plugin = {
     .flush = liar_flush,
     .errno_is_preserved = 1,
 };
+
+struct nbdkit_plugin *plugin_init(void); /* nbdkit names it, not its header */
 
 NBDKIT_REGISTER_PLUGIN(plugin)
