@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-# The verifying load on a host's plugin: build/tests/tools/witness.
+# The verifying loads on a host's plugin: witness, which times every answer, and
+# blockcheck, which judges by history.
 # shellcheck shell=bash
 
 # Each host has a region of its own, so that any of them can be checked through
@@ -136,4 +137,65 @@ load_check() {
     # shellcheck disable=SC2046 # words
     timeout 30 "$BUILD/tests/tools/witness" $(load_region "$1") --check \
         "$(uri "$2")"
+}
+
+# ---- blockcheck ------------------------------------------------------------------
+
+# A second load, behind all regions and in a part of its own for each host.  Its
+# requests overlap and are judged by history: build/tests/tools/blockcheck.
+BLOCKCHECK_AT=240 # MiB
+BLOCKCHECK_SIZE=5
+
+blockcheck_range() {
+    local at=$((BLOCKCHECK_AT + ($(host_number "$1") - 1) * BLOCKCHECK_SIZE))
+    echo --range "${at}m+${BLOCKCHECK_SIZE}m"
+}
+
+# blockcheck_start HOST [OPTION...] - and wait until it has begun; it ends only
+# when it is told to.
+blockcheck_start() {
+    local host=$1 name=blockcheck-$1
+    shift
+    # shellcheck disable=SC2046 # words
+    "$BUILD/tests/tools/blockcheck" $(blockcheck_range "$host") --time 0 \
+        --seed "$(host_number "$host")" --rate 400 --depth 8 --max-errors 0 \
+        --history "$LAB_DIR/$name.history" "$@" "$(uri "$host")" \
+        >"$LAB_DIR/log/$name" 2>&1 </dev/null &
+    LAB_PID[$name]=$!
+    within 10000 grep -q '^blockcheck: ready' "$LAB_DIR/log/$name" ||
+        lab_failed "blockcheck on $host does not start"
+}
+
+# blockcheck_stop HOST [MS] - ends it; succeeds when its verdict is ok.
+blockcheck_stop() {
+    local name=blockcheck-$1 pid rc
+    running "$name" || return 1
+    pid=${LAB_PID[$name]}
+    kill -TERM "$pid"
+    if ! within "${2-90000}" gone "$name"; then
+        lab_kill "$name" KILL
+        return 1
+    fi
+    wait "$pid"
+    rc=$?
+    unset "LAB_PID[$name]"
+    return "$rc"
+}
+
+# blockcheck_ok HOST [MS] - stops it: all that it saw is possible, and so is
+# what its part holds, read through every host that runs.
+blockcheck_ok() {
+    local h name="what blockcheck on $1 saw is possible"
+    if blockcheck_stop "$@"; then
+        pass "$name ($(tail -n 1 "$LAB_DIR/log/blockcheck-$1"))"
+    else
+        fail "$name" "$(tail -n 60 "$LAB_DIR/log/blockcheck-$1")"
+        return
+    fi
+    for h in "${LAB_HOSTS[@]}"; do
+        running "plugin-$h-vm" || continue
+        check "so is what its part holds when read on $h" timeout 30 \
+            "$BUILD/tests/tools/blockcheck" --verify-only \
+            --judge "$LAB_DIR/blockcheck-$1.history" "$(uri "$h")"
+    done
 }
