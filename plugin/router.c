@@ -1109,8 +1109,10 @@ router_start(const struct router_options *opt, char *err, size_t errlen)
     struct router *r = calloc(1, sizeof *r);
     int e;
 
-    if (!r)
+    if (!r) {
+        snprintf(err, errlen, "lun %s: %m", opt->lun->name);
         return NULL;
+    }
     r->opt = *opt;
     r->started_ms = clock_ms();
     r->asked_peer = ROUTE_SELF;

@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <sys/ioctl.h>
 
+#include "plugin/link_impl.h"
 #include "tests/unit/link_peer.h"
 
 struct fixture {
@@ -641,6 +642,19 @@ test_link_destroy_ends_commands_under_way(void **state)
     end_jobs_not_connected(j);
 }
 
+static int
+under_way(struct link *k)
+{
+    const struct link_wait *w;
+    int n = 0;
+
+    pthread_mutex_lock(&k->lock);
+    TAILQ_FOREACH(w, &k->waits, entry)
+    n++;
+    pthread_mutex_unlock(&k->lock);
+    return n;
+}
+
 static void
 test_link_destroy_is_quick_when_the_peer_does_not_read(void **state)
 {
@@ -651,7 +665,7 @@ test_link_destroy_is_quick_when_the_peer_does_not_read(void **state)
     f->link = live_link(&f->opt);
     for (int i = 0; i < JOBS; i++)
         job_start(&j[i], f->link, LINK_WRITE, 0, sizeof f->peer->store);
-    eventually(link_oldest_ms(f->link));
+    eventually(under_way(f->link) == JOBS);
     destroy_in_time(f);
     for (int i = 0; i < JOBS; i++)
         job_end(&j[i]);
