@@ -224,8 +224,10 @@ write_problem(FILE *f, const json_t *check)
         fputs(" ", f);
         text(f, field_text(check, "unit"));
     }
-    fputs(", ", f);
-    text(f, field_text(check, "reason"));
+    if (field_has(check, "reason")) {
+        fputs(", ", f);
+        text(f, field_text(check, "reason"));
+    }
     fputs(" <small>", f);
     text(f, field_text(check, "source"));
     fputs("</small></li>\n", f);
@@ -287,6 +289,17 @@ write_lines(FILE *f, const json_t *values, double most)
 }
 
 static void
+milliseconds(FILE *f, double ms)
+{
+    if (ms < 100)
+        fprintf(f, "%.2g ms", ms);
+    else if (ms < 1000)
+        fprintf(f, "%.0f ms", ms);
+    else
+        fprintf(f, "%.1f s", ms / 1000);
+}
+
+static void
 write_curve(FILE *f, const char *name, const json_t *values, double to_ms,
             double least)
 {
@@ -311,10 +324,11 @@ write_curve(FILE *f, const char *name, const json_t *values, double to_ms,
             "aria-label=\"%s over ten minutes\">",
             name);
     write_lines(f, values, most > least ? most : least);
-    fprintf(f,
-            "</svg><figcaption>%s: %.3g ms, at most %.3g ms in 10 min"
-            "</figcaption></figure>",
-            name, last * to_ms, most * to_ms);
+    fprintf(f, "</svg><figcaption>%s: ", name);
+    milliseconds(f, last * to_ms);
+    fputs(", at most ", f);
+    milliseconds(f, most * to_ms);
+    fputs(" in 10 min</figcaption></figure>", f);
 }
 
 static void
