@@ -19,6 +19,7 @@
 
 static char dir[64];
 static char *told; /* what config_load wrote on errors */
+static struct config *(*loader)(const char *, FILE *) = config_load;
 
 /* ---- memory that can run out ------------------------------------------- */
 
@@ -111,7 +112,7 @@ load(const char *text)
     free(told);
     told = NULL;
     f = open_memstream(&told, &len);
-    c = config_load(path_in_dir("conf"), f);
+    c = loader(path_in_dir("conf"), f);
     saved = errno;
     fclose(f);
     errno = saved;
@@ -465,6 +466,79 @@ test_config_mistakes_of_sections(void **state)
     ASSERT_MISTAKES(m);
 }
 
+/* ---- [health] ------------------------------------------------------------ */
+
+static void
+test_config_health_need_not_be_there(void **state)
+{
+    struct config *c = load(GOOD);
+
+    (void)state;
+    assert_non_null(c);
+    assert_int_equal(c->health.at.naddresses, 0);
+    assert_int_equal(c->health.at.port, CONFIG_HEALTH_PORT);
+    assert_int_equal(c->health.redirect_alarm, TIMERS_REDIRECT_ALARM_MS);
+    assert_null(c->health.group);
+    assert_null(c->health.cert);
+    config_destroy(c);
+}
+
+static void
+test_config_health_takes_every_key(void **state)
+{
+    struct config *c =
+        load(GOOD "[health]\naddress = 127.0.0.1, ::1\nport = 80\n"
+                  "group = detour\nca = $/ca\ncert = $/cert\nkey = $/key\n"
+                  "client_certificates = yes\nredirect_alarm = 0\n");
+
+    (void)state;
+    if (!c)
+        fail_msg("%s", told);
+    assert_int_equal(c->health.at.naddresses, 2);
+    assert_string_equal(c->health.at.addresses[1], "::1");
+    assert_int_equal(c->health.at.port, 80);
+    assert_string_equal(c->health.group, "detour");
+    assert_string_equal(c->health.ca + strlen(dir), "/ca");
+    assert_string_equal(c->health.key + strlen(dir), "/key");
+    assert_true(c->health.client_certificates);
+    assert_int_equal(c->health.redirect_alarm, 0);
+    config_destroy(c);
+}
+
+static void
+test_config_mistakes_of_health(void **state)
+{
+    static const struct mistake m[] = {
+        {GOOD "[health]\ncert = $/cert\n", 19, "cert and key need each other"},
+        {GOOD "[health]\nclient_certificates = yes\n", 20, "only with cert"},
+        {GOOD "[health]\naddress = here\n", 20, "no IPv4 or IPv6 address"},
+        {GOOD "[health]\nname = x\n", 20, "no such key"},
+        {GOOD "[health x]\n", 19, "takes no name"},
+    };
+
+    (void)state;
+    ASSERT_MISTAKES(m);
+}
+
+/* The others' keys are closed to detour-health, and its own are nothing to
+ * them. */
+static void
+test_config_health_looks_at_its_own_files_only(void **state)
+{
+#define CLOSED                                                                 \
+    CLUSTER HOST_A HOST_B                                                      \
+        "[self]\nhost = a\nca = $/ca\ncert = $/cert\nkey = $/none\n" LUN
+#define NO_KEY GOOD "[health]\ncert = $/cert\nkey = $/none\n"
+
+    (void)state;
+    assert_mistake(CLOSED, 15, "No such file");
+    assert_good(NO_KEY);
+    loader = config_load_health;
+    assert_good(CLOSED);
+    assert_mistake(NO_KEY, 21, "No such file");
+    loader = config_load;
+}
+
 static void
 test_config_mistakes_of_hosts(void **state)
 {
@@ -665,6 +739,10 @@ main(void)
         cmocka_unit_test(test_config_long_line_is_no_second_line),
         cmocka_unit_test(test_config_nul_is_told),
         cmocka_unit_test(test_config_mistakes_of_sections),
+        cmocka_unit_test(test_config_health_need_not_be_there),
+        cmocka_unit_test(test_config_health_takes_every_key),
+        cmocka_unit_test(test_config_mistakes_of_health),
+        cmocka_unit_test(test_config_health_looks_at_its_own_files_only),
         cmocka_unit_test(test_config_mistakes_of_hosts),
         cmocka_unit_test(test_config_mistakes_of_values),
         cmocka_unit_test(test_config_timers_that_do_not_fit),

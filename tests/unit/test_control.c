@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* The control socket: answers, refusals, and clients that misbehave. */
 #include <errno.h>
+#include <grp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -33,7 +34,7 @@ static struct {
 /* ---- the clock and the credentials, replaced --------------------------- */
 
 static atomic_uint_least64_t clock_ahead_ms;
-static atomic_uint peer_uid;
+static atomic_uint peer_uid, peer_gid;
 
 int __real_clock_gettime(clockid_t id, struct timespec *ts);
 int __wrap_clock_gettime(clockid_t id, struct timespec *ts);
@@ -55,7 +56,8 @@ __wrap_getsockopt(int fd, int level, int name, void *v, socklen_t *len)
     int r = __real_getsockopt(fd, level, name, v, len);
 
     if (r == 0 && level == SOL_SOCKET && name == SO_PEERCRED)
-        ((struct ucred *)v)->uid = atomic_load(&peer_uid);
+        *(struct ucred *)v = (struct ucred){.uid = atomic_load(&peer_uid),
+                                            .gid = atomic_load(&peer_gid)};
     return r;
 }
 
@@ -99,6 +101,7 @@ start(void **state)
     snprintf(t.path, sizeof t.path, "%s/c.sock", t.dir);
     atomic_store(&clock_ahead_ms, 0);
     atomic_store(&peer_uid, geteuid());
+    atomic_store(&peer_gid, 54321);
     t.c = control_start(t.path, handle, &t);
     assert_non_null(t.c);
     return 0;
@@ -296,6 +299,37 @@ test_control_refuses_other_users(void **state)
     assert_int_equal(atomic_load(&t.calls), 0);
     atomic_store(&peer_uid, 0);
     assert_still_answers();
+}
+
+static void
+test_control_lets_a_group_read_and_not_command(void **state)
+{
+    struct group *g = getgrgid(getegid());
+    struct stat st;
+
+    (void)state;
+    assert_non_null(g);
+    control_let_read(t.c, g->gr_name);
+    assert_int_equal(stat(t.path, &st), 0);
+    assert_int_equal(st.st_mode & 07777, 0660);
+    assert_int_equal(st.st_gid, getegid());
+    atomic_store(&peer_uid, 12345);
+    atomic_store(&peer_gid, getegid());
+    assert_int_equal(ask("GET", "/echo", "", 0, NULL), 200);
+    assert_int_equal(ask("POST", "/echo", "{}", 2, NULL), 403);
+    assert_int_equal(atomic_load(&t.calls), 1);
+}
+
+static void
+test_control_of_a_group_that_is_not_there_stays_closed(void **state)
+{
+    struct stat st;
+
+    (void)state;
+    control_let_read(t.c, NULL);
+    control_let_read(t.c, "no-such-group");
+    assert_int_equal(stat(t.path, &st), 0);
+    assert_int_equal(st.st_mode & 07777, 0600);
 }
 
 static void
@@ -664,6 +698,8 @@ main(void)
         TEST(test_control_refuses_bad_json),
         TEST(test_control_refuses_other_methods),
         TEST(test_control_refuses_other_users),
+        TEST(test_control_lets_a_group_read_and_not_command),
+        TEST(test_control_of_a_group_that_is_not_there_stays_closed),
         TEST(test_control_takes_64_KiB_and_refuses_more),
         TEST(test_control_cuts_a_body_that_does_not_tell_its_length),
         TEST(test_control_survives_garbage),
