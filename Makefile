@@ -39,7 +39,7 @@ DEPS_all     := $(sort $(DEPS_common) $(DEPS_lun) $(DEPS_health) \
 # What tests and demonstrates installs what it lacks; it can do without some of
 # it (tests are skipped then), but not without the libraries.
 GOALS        := $(or $(MAKECMDGOALS),all)
-INSTALLING   := check demo asan tsan check-valgrind
+INSTALLING   := check model model-large demo asan tsan check-valgrind
 WITHOUT_DEPS := clean help format deps
 ifneq ($(filter $(INSTALLING),$(GOALS)),)
 $(if $(filter 0,$(MAKELEVEL)),$(shell deploy/install-deps >&2))
@@ -150,13 +150,20 @@ vpath %.pod plugin proxy health common deploy
 tests: all $(UNIT) $(TOOLS)
 
 # TAP everywhere.  T=PATTERN runs the tests whose file name holds it.
-SCRIPTS   = $(sort $(wildcard tests/cli/*.sh tests/fault/*.sh))
+SCRIPTS   = $(sort $(wildcard tests/cli/*.sh tests/fault/*.sh \
+	      tests/model/*.sh))
 CHECKED   = $(foreach t,$(UNIT) $(filter-out %/lib.sh,$(SCRIPTS)),\
 	      $(if $(T),$(if $(findstring $(T),$(t)),$(t)),$(t)))
 .PHONY: check
 check: all $(TOOLS) $(filter $(UNIT),$(CHECKED))
 	BUILD=$(abspath $(BUILD)) SANITIZE=$(SANITIZE) \
 	  prove --exec tests/run-one --timer $(PROVE_FLAGS) $(CHECKED)
+
+.PHONY: model model-large
+model:
+	bash tests/model/check.sh
+model-large:
+	bash tests/model/check.sh large
 
 .PHONY: demo
 demo: all $(TOOLS)
@@ -195,6 +202,7 @@ help:
 	@echo 'make demo       a SAN and three hosts in network namespaces: lose'
 	@echo '                paths, a peer, a network, under a verifying load'
 	@echo 'make check      all tests (T=WORD: those whose name holds WORD)'
+	@echo 'make model      the fencing rules, searched by Spin; model-large: more'
 	@echo 'make asan tsan  the same under the sanitizers'
 	@echo 'make check-valgrind   unit tests under valgrind'
 	@echo 'make install    DESTDIR= PREFIX=/usr/local'
