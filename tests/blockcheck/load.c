@@ -388,7 +388,7 @@ work(struct worker *w)
 
         reap(w);
         if (conn_lost(w->nbd)) {
-            give_up(w, now_ns);
+            give_up(w, conn_now_ns());
             if (over(w, now_ns) || !reconnect(w))
                 return;
             continue;

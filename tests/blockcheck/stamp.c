@@ -108,8 +108,13 @@ describe(const unsigned char *unit, size_t n, size_t right, char *note,
          size_t note_size)
 {
     uint64_t first = word_at(unit, 1), last = word_at(unit, n - 1);
+    size_t zeroes = 0;
 
-    if (right == n)
+    while (zeroes < n && word_at(unit, zeroes) == 0)
+        zeroes++;
+    if (zeroes * 8 >= UNIT_MIN)
+        snprintf(note, note_size, "torn: zeroes up to byte %zu", zeroes * 8);
+    else if (right == n)
         snprintf(note, note_size, "elsewhere: %x:%" PRIu32 " as at %" PRIu64,
                  value_writer(first), value_seq(first), word_at(unit, 2));
     else if (right >= 4 && right < n - 1 && last != first)

@@ -108,6 +108,12 @@ found zero-more 5 "$old"
 found trim-more 5 "$old"
 found trim-garbage 5 "written by nobody: found"
 
+# What is honest for units of 512 bytes is not for larger ones.
+liar none
+fails_with "a unit that the server does not keep whole" 1 \
+    "[0-9]+ units hold what they cannot" "${crowd[@]}" --unit 4096 "$server"
+check "it is called torn" grep -q '^unit at [0-9]*: torn: found' "$out"
+
 # ---- histories ---------------------------------------------------------------------
 
 liar none

@@ -61,6 +61,10 @@ test_stamp_strange_ones_are_described(void **state)
     stamp_read(unit, UNIT, 0, note, sizeof note);
     assert_string_equal(note, "torn: a:15 up to byte 512, ends as b:16");
     stamp_fill(unit, UNIT, value_make(0xa, 15), 0, 1);
+    memset(unit, 0, 1024);
+    stamp_read(unit, UNIT, 0, note, sizeof note);
+    assert_string_equal(note, "torn: zeroes up to byte 1024");
+    stamp_fill(unit, UNIT, value_make(0xa, 15), 0, 1);
     unit[80] ^= 1;
     stamp_read(unit, UNIT, 0, note, sizeof note);
     assert_string_equal(note, "damaged: a:15 but for byte 80");
