@@ -37,6 +37,25 @@ lun_error_class(int error)
     }
 }
 
+bool
+lun_error_doubtful(int error)
+{
+    switch (-error) {
+    case ENOLINK: /* BLK_STS_TRANSPORT */
+    case ETIMEDOUT:
+    case ENODEV:
+    case ENXIO:
+    case EAGAIN:
+    case EBUSY:
+    case ESTALE:
+    case ENOTCONN:
+    case ENOMEM:
+        return false;
+    default:
+        return lun_error_class(error) == LUN_CLASS_PATH;
+    }
+}
+
 const char *
 lun_class_name(enum lun_class c)
 {

@@ -187,26 +187,6 @@ answer(struct attempt *a, int e)
     return ANSWERED;
 }
 
-/* May this error of the class "path" be the LUN's own as well? */
-static bool
-doubtful(int e)
-{
-    switch (e) {
-    case -ENOLINK:
-    case -ETIMEDOUT:
-    case -ENODEV:
-    case -ENXIO:
-    case -EAGAIN:
-    case -EBUSY:
-    case -ESTALE:
-    case -ENOTCONN:
-    case -ENOMEM:
-        return false;
-    default:
-        return true;
-    }
-}
-
 static enum outcome
 judge_local(struct attempt *a, int e)
 {
@@ -233,7 +213,7 @@ judge_local(struct attempt *a, int e)
     gate_leave(g, &a->rq, a->rq.writes);
     /* The route is left in any case: what failed may still take effect. */
     router_report_error(a->router, ROUTE_EV_LOCAL_ERROR, serial, e);
-    if (doubtful(e) && ++a->doubts == DOUBTS_MAX)
+    if (lun_error_doubtful(e) && ++a->doubts == DOUBTS_MAX)
         return answer(a, -EIO);
     return AGAIN;
 }

@@ -151,25 +151,6 @@ request_error(int error)
 
 /* plugin/request.c doubts the same ones of its own paths: one that it doubts
  * and we never answer would go round for ever. */
-bool
-request_doubtful(int error)
-{
-    switch (-error) {
-    case ENOLINK:
-    case ETIMEDOUT:
-    case ENODEV:
-    case ENXIO:
-    case EAGAIN:
-    case EBUSY:
-    case ESTALE:
-    case ENOTCONN:
-    case ENOMEM:
-        return false;
-    default:
-        return lun_error_class(error) == LUN_CLASS_PATH;
-    }
-}
-
 static uint8_t *
 chunk(const struct request *r, uint16_t type, size_t len, uint8_t *p)
 {

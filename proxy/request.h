@@ -54,13 +54,6 @@ uint32_t request_payload(const struct request *r);
 /* request_error - -errno as NBD's number. */
 uint32_t request_error(int error);
 
-/* request_doubtful - -errno of LUN_CLASS_PATH: may the LUN itself have said so?
- *
- * An EIO may come from a path as it dies or from the LUN; ENOLINK and its like
- * only from a path, and then a write may still be on its way.
- */
-bool request_doubtful(int error);
-
 /* request_reply - the reply to r when nothing but error is to be said, or
  * with error 0 for READ, the header that goes before the data.
  *

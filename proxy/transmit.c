@@ -256,7 +256,7 @@ failed(struct transmit *t, struct job *j)
 {
     int error = j->io->error;
 
-    if (request_doubtful(error)) {
+    if (lun_error_doubtful(error)) {
         doubt(t, j);
         return;
     }

@@ -42,6 +42,22 @@ test_error_path_trouble_is_tried_elsewhere(void **state)
                  ECONNRESET, ENOTCONN, ESHUTDOWN, EPIPE);
 }
 
+/* The plugin and the proxy go by the same list. */
+static void
+test_error_doubtful_is_what_the_lun_may_have_said(void **state)
+{
+    (void)state;
+    assert_true(lun_error_doubtful(-EIO));
+    assert_true(lun_error_doubtful(-ENOTTY));
+    assert_false(lun_error_doubtful(0));
+    assert_false(lun_error_doubtful(-ENOLINK));
+    assert_false(lun_error_doubtful(-ETIMEDOUT));
+    assert_false(lun_error_doubtful(-ENOMEM));
+    assert_false(lun_error_doubtful(-EBADE));
+    assert_false(lun_error_doubtful(-ENOSPC));
+    assert_false(lun_error_doubtful(-EINVAL));
+}
+
 static void
 test_error_conflict_is_a_fence(void **state)
 {
@@ -87,6 +103,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_error_zero_is_ok),
         cmocka_unit_test(test_error_path_trouble_is_tried_elsewhere),
+        cmocka_unit_test(test_error_doubtful_is_what_the_lun_may_have_said),
         cmocka_unit_test(test_error_conflict_is_a_fence),
         cmocka_unit_test(test_error_of_the_lun_is_its_own),
         cmocka_unit_test(test_error_of_the_request_is_passed_on),
