@@ -199,3 +199,15 @@ blockcheck_ok() {
             --judge "$LAB_DIR/blockcheck-$1.history" "$(uri "$h")"
     done
 }
+
+# blockcheck_together HOST... - stops those of hosts that were started with the
+# same --range: what they saw, taken together, is possible.
+blockcheck_together() {
+    local h files=()
+    for h; do
+        blockcheck_stop "$h" # knows only a part: no verdict
+        files+=("$LAB_DIR/blockcheck-$h.history")
+    done
+    check "what blockcheck on $* saw is possible together" \
+        "$BUILD/tests/tools/blockcheck" --judge "${files[@]}"
+}
