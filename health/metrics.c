@@ -329,10 +329,10 @@ session_sum(const json_t *session, const char *key)
     return sum;
 }
 
-/* By peer and its client: there may be an old session beside a new one, and
- * any number of plain NBD clients. */
+/* There may be an old session of a peer's client beside a new one, and any
+ * number of plain NBD clients. */
 static void
-by_peer(const struct out *o, const json_t *share, const char *key)
+session_inflight(const struct out *o, const json_t *share)
 {
     const json_t *list = get(share, "sessions");
     json_t *s, *other;
@@ -348,7 +348,7 @@ by_peer(const struct out *o, const json_t *share, const char *key)
             if (!same_session(s, other))
                 continue;
             first = first && j >= i;
-            sum += session_sum(other, key);
+            sum += session_sum(other, "inflight");
         }
         if (first)
             sample(o, sum, "peer", field_text(s, "host"), "peer_client",
@@ -357,27 +357,34 @@ by_peer(const struct out *o, const json_t *share, const char *key)
 }
 
 static void
-session_inflight(const struct out *o, const json_t *share)
+by_client(const struct out *o, const json_t *share, const char *key)
 {
-    by_peer(o, share, "inflight");
+    json_t *c;
+    size_t i;
+
+    json_array_foreach(get(share, "clients"), i, c)
+    {
+        sample(o, field_number(c, key, 0), "peer", field_text(c, "host"),
+               "peer_client", field_text(c, "client"), NULL);
+    }
 }
 
 static void
-session_requests(const struct out *o, const json_t *share)
+client_requests(const struct out *o, const json_t *share)
 {
-    by_peer(o, share, "requests");
+    by_client(o, share, "requests");
 }
 
 static void
-session_read(const struct out *o, const json_t *share)
+client_read(const struct out *o, const json_t *share)
 {
-    by_peer(o, share, "bytes_read");
+    by_client(o, share, "bytes_read");
 }
 
 static void
-session_written(const struct out *o, const json_t *share)
+client_written(const struct out *o, const json_t *share)
 {
-    by_peer(o, share, "bytes_written");
+    by_client(o, share, "bytes_written");
 }
 
 /* ---- any process ------------------------------------------------------- */
@@ -485,14 +492,12 @@ static const struct metric {
     {"detour_proxy_inflight_requests", "gauge",
      "Requests of a peer's client under way.", OF_SHARE, session_inflight},
     {"detour_proxy_requests_total", "counter",
-     "Requests on the open connections of a peer's client.", OF_SHARE,
-     session_requests},
+     "Requests of a peer's client; an empty one: of plain NBD clients.",
+     OF_SHARE, client_requests},
     {"detour_proxy_read_bytes_total", "counter",
-     "Bytes read on the open connections of a peer's client.", OF_SHARE,
-     session_read},
+     "Bytes that a peer's client has read.", OF_SHARE, client_read},
     {"detour_proxy_written_bytes_total", "counter",
-     "Bytes written on the open connections of a peer's client.", OF_SHARE,
-     session_written},
+     "Bytes that a peer's client has written.", OF_SHARE, client_written},
 };
 
 static void

@@ -23,6 +23,17 @@ session_free(struct session *s)
     free(s);
 }
 
+static void
+clients_free(struct session_client **list)
+{
+    while (*list) {
+        struct session_client *c = *list;
+
+        *list = c->next;
+        client_free(c);
+    }
+}
+
 void
 session_table_fini(struct session_table *t)
 {
@@ -32,18 +43,15 @@ session_table_fini(struct session_table *t)
         t->sessions = s->next;
         session_free(s);
     }
-    while (t->clients) {
-        struct session_client *c = t->clients;
-
-        t->clients = c->next;
-        client_free(c);
-    }
+    clients_free(&t->clients);
+    clients_free(&t->plain);
 }
 
 static struct session_client *
 find(const struct session_table *t, const char *host, const char *client)
 {
-    for (struct session_client *c = t->clients; c; c = c->next)
+    for (struct session_client *c = client[0] ? t->clients : t->plain; c;
+         c = c->next)
         if (strcmp(c->client, client) == 0 && strcmp(c->host, host) == 0)
             return c;
     return NULL;
@@ -53,10 +61,10 @@ static int
 add_client(struct session_table *t, const char *host, const char *client,
            struct session_client **added)
 {
-    struct session_client *c;
+    struct session_client **list = client[0] ? &t->clients : &t->plain, *c;
     unsigned n = 0;
 
-    for (c = t->clients; c; c = c->next)
+    for (c = *list; c; c = c->next)
         n += strcmp(c->host, host) == 0;
     /* Forgetting one would let its old generations in again. */
     if (n >= SESSION_CLIENTS_MAX)
@@ -70,8 +78,8 @@ add_client(struct session_table *t, const char *host, const char *client,
         client_free(c);
         return -ENOMEM;
     }
-    c->next = t->clients;
-    t->clients = c;
+    c->next = *list;
+    *list = c;
     *added = c;
     return 0;
 }
@@ -148,6 +156,12 @@ session_join(struct session_table *t, const char *host, const char *client,
         for (s = t->sessions; s; s = s->next)
             if (s->of == c && s->generation == generation)
                 break;
+    } else if (!find(t, host, "")) {
+        struct session_client *plain; /* for its account */
+        int rc = add_client(t, host, "", &plain);
+
+        if (rc)
+            return rc;
     }
     if (!s)
         s = add_session(t, c, host, generation, m->since_ms);
@@ -159,11 +173,53 @@ session_join(struct session_table *t, const char *host, const char *client,
     return 0;
 }
 
+static void
+add_work(struct session_work *w, const struct session_member *m)
+{
+    w->requests += atomic_load(&m->requests);
+    w->bytes_read += atomic_load(&m->bytes_read);
+    w->bytes_written += atomic_load(&m->bytes_written);
+}
+
+static struct session_client *
+account(const struct session_table *t, const struct session *s)
+{
+    return s->of ? s->of : find(t, s->host, "");
+}
+
+static void
+each_work(const struct session_table *t, const struct session_client *list,
+          void (*fn)(void *opaque, const struct session_client *c,
+                     const struct session_work *w),
+          void *opaque)
+{
+    for (const struct session_client *c = list; c; c = c->next) {
+        struct session_work w = c->past;
+
+        for (const struct session *s = t->sessions; s; s = s->next)
+            for (const struct session_member *m = s->members;
+                 m && account(t, s) == c; m = m->next)
+                add_work(&w, m);
+        fn(opaque, c, &w);
+    }
+}
+
+void
+session_each_work(const struct session_table *t,
+                  void (*fn)(void *opaque, const struct session_client *c,
+                             const struct session_work *w),
+                  void *opaque)
+{
+    each_work(t, t->clients, fn, opaque);
+    each_work(t, t->plain, fn, opaque);
+}
+
 void
 session_leave(struct session_table *t, struct session_member *m)
 {
     struct session_member **p = &m->session->members;
 
+    add_work(&account(t, m->session)->past, m);
     while (*p != m)
         p = &(*p)->next;
     *p = m->next;

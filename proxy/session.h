@@ -44,9 +44,15 @@ struct session_member {
     struct session_member *next;
 };
 
+/* What was done for somebody. */
+struct session_work {
+    uint64_t requests, bytes_read, bytes_written;
+};
+
 struct session_client {
-    char *host, *client;
-    uint64_t generation; /* the highest one seen */
+    char *host, *client;      /* client "": all plain ones of host */
+    uint64_t generation;      /* the highest one seen */
+    struct session_work past; /* on connections that have ended */
     struct session_client *next;
 };
 
@@ -64,6 +70,7 @@ struct session {
 /* All zeroes is an empty one. */
 struct session_table {
     struct session_client *clients;
+    struct session_client *plain; /* one for each host that had any */
     struct session *sessions;
 };
 
@@ -96,6 +103,13 @@ int session_join(struct session_table *t, const char *host, const char *client,
 
 /* session_leave - m has submitted its last request. */
 void session_leave(struct session_table *t, struct session_member *m);
+
+/* session_each_work - what was done for each client there has been, on all its
+ * connections, which only ever grows. */
+void session_each_work(const struct session_table *t,
+                       void (*fn)(void *opaque, const struct session_client *c,
+                                  const struct session_work *w),
+                       void *opaque);
 
 /* session_order_all - tell every member. */
 void session_order_all(struct session_table *t, enum session_order o);

@@ -368,3 +368,14 @@ share_each_session(struct share *s,
         f(opaque, x);
     pthread_mutex_unlock(&s->lock);
 }
+
+void
+share_each_work(struct share *s,
+                void (*f)(void *opaque, const struct session_client *c,
+                          const struct session_work *w),
+                void *opaque)
+{
+    pthread_mutex_lock(&s->lock);
+    session_each_work(&s->sessions, f, opaque);
+    pthread_mutex_unlock(&s->lock);
+}

@@ -101,4 +101,10 @@ void share_each_session(struct share *s,
                         void (*f)(void *opaque, const struct session *x),
                         void *opaque);
 
+/* share_each_work - session_each_work, likewise. */
+void share_each_work(struct share *s,
+                     void (*f)(void *opaque, const struct session_client *c,
+                               const struct session_work *w),
+                     void *opaque);
+
 #endif

@@ -51,20 +51,34 @@ add_session(void *opaque, const struct session *x)
                           members));
 }
 
+static void
+add_work(void *opaque, const struct session_client *c,
+         const struct session_work *w)
+{
+    json_array_append_new(
+        opaque, json_pack("{s:s, s:s?, s:I, s:I, s:I}", "host", c->host,
+                          "client", c->client[0] ? c->client : NULL, "requests",
+                          (json_int_t)w->requests, "bytes_read",
+                          (json_int_t)w->bytes_read, "bytes_written",
+                          (json_int_t)w->bytes_written));
+}
+
 static json_t *
 share(struct share *s)
 {
-    json_t *sessions = json_array();
+    json_t *sessions = json_array(), *clients = json_array();
     struct share_status st;
 
     share_get_status(s, &st);
     share_each_session(s, add_session, sessions);
+    share_each_work(s, add_work, clients);
     return json_pack(
-        "{s:s, s:s, s:s, s:f, s:b, s:o, s:o}", "lun", share_config(s)->name,
-        "state", serve_state_name(st.serve.state), "reason", st.serve.reason,
-        "since_s", age_s(st.serve.since_ms, clock_ms()), "draining",
-        (int)st.drain, "lun_status", report_lun(share_lun(s), &st.monitor),
-        "sessions", sessions);
+        "{s:s, s:s, s:s, s:f, s:b, s:o, s:o, s:o}", "lun",
+        share_config(s)->name, "state", serve_state_name(st.serve.state),
+        "reason", st.serve.reason, "since_s",
+        age_s(st.serve.since_ms, clock_ms()), "draining", (int)st.drain,
+        "lun_status", report_lun(share_lun(s), &st.monitor), "sessions",
+        sessions, "clients", clients);
 }
 
 static unsigned

@@ -94,10 +94,12 @@ check "milliseconds are seconds" \
 check "microseconds are, too" \
     has_metric "detour_probe_duration_seconds{$v} 0.0003"
 p='process="proxy",lun="vm1",peer="h2",peer_client'
-check "connections of a peer's client are summed" \
+check "what a peer's client did" \
     has_metric "detour_proxy_requests_total{$p=\"a\"} 80"
+check "connections of a peer's client are summed" \
+    has_metric "detour_proxy_inflight_requests{$p=\"a\"} 2"
 check "clients without a name are one series" test 1 = "$(
-    grep -c "^detour_proxy_requests_total{$p=\"\"" "$dir/body")"
+    grep -c "^detour_proxy_inflight_requests{$p=\"\"" "$dir/body")"
 # promtool_likes NAME - the last body.
 promtool_likes() {
     promtool_check() { promtool check metrics <"$dir/body"; }
@@ -231,7 +233,8 @@ evil='<script>alert(1)</script>\"'\''&\\\n\u001b[2J\u202e'
 plugin h1 vm1 a redirected 5 0 "$evil" "\"$evil\""
 says h1 proxy "{\"process\": \"proxy\", \"luns\": [{\"lun\": \"$evil\",
     \"sessions\": [{\"host\": \"$evil\", \"client\": \"$evil\",
-    \"connections\": [{\"requests\": 1}]}]}]}"
+    \"connections\": [{\"requests\": 1}]}],
+    \"clients\": [{\"host\": \"$evil\", \"client\": \"$evil\"}]}]}"
 in_time "a hostile text is told" 2000 h1 /status \
     '.luns[0].reason | test("alert")'
 get h1 /metrics

@@ -82,7 +82,12 @@ proxy() { # HOST [STATE]
               {"host": "h2", "client": null, "generation": null, "age_s": 1,
                "unfinished_writes": 0, "connections": []},
               {"host": "h2", "client": null, "generation": null, "age_s": 1,
-               "unfinished_writes": 0, "connections": []}]}]}
+               "unfinished_writes": 0, "connections": []}],
+           "clients":
+             [{"host": "h2", "client": "a", "requests": 80,
+               "bytes_read": 8192, "bytes_written": 512},
+              {"host": "h2", "client": null, "requests": 0,
+               "bytes_read": 0, "bytes_written": 0}]}]}
 END
     )"
 }

@@ -115,9 +115,12 @@ heard(const char *name, unsigned age_ms, const char *text)
     " 'reason': 'so', 'since_s': 4, 'lun_status': " LUN_STATUS ","             \
     " 'sessions': ["                                                           \
     "  {'host': 'h2', 'client': 'a', 'connections':"                           \
-    "    [{'requests': 77, 'bytes_read': 4096}, {'requests': 3}]},"            \
-    "  {'host': 'h2', 'client': 'b', 'connections': [{'requests': 1}]},"       \
-    "  {'host': 'h2', 'client': 'a', 'connections': [{'requests': 20}]}]}]}"
+    "    [{'inflight': 77}, {'inflight': 3}]},"                                \
+    "  {'host': 'h2', 'client': 'b', 'connections': [{'inflight': 1}]},"       \
+    "  {'host': 'h2', 'client': 'a', 'connections': [{'inflight': 20}]}],"     \
+    " 'clients': [{'host': 'h2', 'client': 'a', 'requests': 9999999999,"       \
+    "   'bytes_read': 4096, 'bytes_written': 512},"                            \
+    "  {'host': 'h2', 'client': null, 'requests': 5}]}]}"
 #define PROXY PROXY_OF("serving")
 
 #endif

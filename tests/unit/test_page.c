@@ -144,10 +144,14 @@ test_metrics_samples(void **state)
         "\ndetour_paths_known{process=\"proxy\",lun=\"vm1\"} 2\n",
         "\ndetour_lun_size_bytes{process=\"proxy\",lun=\"vm1\"} "
         "1099511627776\n",
-        "\ndetour_proxy_requests_total{process=\"proxy\",lun=\"vm1\","
+        "\ndetour_proxy_inflight_requests{process=\"proxy\",lun=\"vm1\","
         "peer=\"h2\",peer_client=\"a\"} 100\n",
-        "\ndetour_proxy_requests_total{process=\"proxy\",lun=\"vm1\","
+        "\ndetour_proxy_inflight_requests{process=\"proxy\",lun=\"vm1\","
         "peer=\"h2\",peer_client=\"b\"} 1\n",
+        "\ndetour_proxy_requests_total{process=\"proxy\",lun=\"vm1\","
+        "peer=\"h2\",peer_client=\"a\"} 9999999999\n",
+        "\ndetour_proxy_requests_total{process=\"proxy\",lun=\"vm1\","
+        "peer=\"h2\",peer_client=\"\"} 5\n",
         "\ndetour_link_round_trip_seconds{process=\"plugin-vm1-a\","
         "lun=\"vm1\",client=\"a\",peer=\"h2\",address=\"10.0.0.2\"} "
         "0.00075\n",

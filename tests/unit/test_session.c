@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -39,6 +40,55 @@ come(struct session_table *t, const char *host, const char *client,
 
     peer_init(p);
     return rc ? rc : session_join(t, host, client, generation, &p->member);
+}
+
+/* ---- what was done ----------------------------------------------------- */
+
+static void
+sum_work(void *opaque, const struct session_client *c,
+         const struct session_work *w)
+{
+    char *to = opaque;
+
+    sprintf(to + strlen(to), "%s/%s %d %d %d;", c->host, c->client,
+            (int)w->requests, (int)w->bytes_read, (int)w->bytes_written);
+}
+
+static void
+assert_work(const struct session_table *t, const char *expected)
+{
+    char text[256] = "";
+
+    session_each_work(t, sum_work, text);
+    assert_string_equal(text, expected);
+}
+
+static void
+test_session_work_only_grows(void **state)
+{
+    struct session_table t = {0};
+    struct peer p, q, plain;
+
+    (void)state;
+    assert_int_equal(come(&t, "a", "vm", 1, &p), 0);
+    assert_work(&t, "a/vm 0 0 0;");
+    p.member.requests = 3;
+    p.member.bytes_read = 20;
+    assert_work(&t, "a/vm 3 20 0;");
+    assert_int_equal(come(&t, "a", "vm", 2, &q), 0);
+    q.member.bytes_written = 7;
+    assert_work(&t, "a/vm 3 20 7;");
+    session_leave(&t, &p.member);
+    session_leave(&t, &q.member);
+    assert_work(&t, "a/vm 3 20 7;");
+    for (int i = 0; i < 2; i++) {
+        peer_init(&plain);
+        assert_int_equal(session_join(&t, "a", "", 0, &plain.member), 0);
+        plain.member.requests = 1;
+        session_leave(&t, &plain.member);
+    }
+    assert_work(&t, "a/vm 3 20 7;a/ 2 0 0;");
+    session_table_fini(&t);
 }
 
 static void
@@ -239,6 +289,7 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_session_work_only_grows),
         cmocka_unit_test(test_session_lower_generation_is_stale),
         cmocka_unit_test(test_session_generations_of_others_do_not_matter),
         cmocka_unit_test(test_session_higher_generation_ends_the_lower),
