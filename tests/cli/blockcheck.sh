@@ -198,7 +198,7 @@ kill -STOP "${LAB_PID[liar]}"
 kill -TERM "${LAB_PID[tool]}"
 ended_with "what is never answered is a failure" 1 \
     "FAILED: [0-9]+ requests were never answered"
-kill -CONT "${LAB_PID[liar]}"
+liar none # nbdkit 1.32 may abort when such a client is gone: kill it frozen
 
 begin --max-stall 300
 kill -STOP "${LAB_PID[liar]}"
