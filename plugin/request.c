@@ -335,6 +335,7 @@ request_run(struct router *r, const struct request *q, unsigned limit_ms)
 {
     struct attempt a = {.router = r, .q = q, .limit_ms = limit_ms};
     struct gate *g = router_gate(r);
+    uint64_t begun_us = clock_us();
     enum outcome o;
     int e = check(r, q);
 
@@ -352,6 +353,9 @@ request_run(struct router *r, const struct request *q, unsigned limit_ms)
         o = a.rq.route.where == GATE_LOCAL ? run_local(&a) : run_peer(&a);
     } while (o == AGAIN);
     gate_finish(g, &a.rq);
+    if (e == 0)
+        latency_note(router_latency(r), a.rq.route.where == GATE_PEER, q->op,
+                     clock_us() - begun_us, a.answer < 0 ? 0 : q->count);
     /* A trim is advice: that a route cannot do it changes nothing. */
     if (q->op == LUN_TRIM && a.answer == -EOPNOTSUPP)
         a.answer = 0;

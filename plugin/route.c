@@ -37,6 +37,27 @@ static const char *const phase_names[] = {
     [ROUTE_LOCAL] = "local",
 };
 
+static const char *const event_names[ROUTE_EVENTS] = {
+    [ROUTE_EV_TICK] = "paths",
+    [ROUTE_EV_LOCAL_ERROR] = "local_error",
+    [ROUTE_EV_FENCED] = "fenced",
+    [ROUTE_EV_PEER_LOST] = "peer_lost",
+    [ROUTE_EV_PEER_ERROR] = "peer_error",
+    [ROUTE_EV_PEER_DRAINS] = "peer_drains",
+    [ROUTE_EV_OPENED] = "opened",
+    [ROUTE_EV_REFUSED] = "refused",
+    [ROUTE_EV_HOME] = "home",
+    [ROUTE_EV_HOME_FAILED] = "home_failed",
+    [ROUTE_EV_REDIRECT] = "ordered_redirect",
+    [ROUTE_EV_RETURN] = "ordered_return",
+};
+
+const char *
+route_event_name(enum route_event_kind k)
+{
+    return event_names[k];
+}
+
 const char *
 route_phase_name(enum route_phase p)
 {
@@ -78,6 +99,8 @@ enter(struct route *r, enum route_phase phase, const char *why,
       enum route_do act, uint64_t now_ms)
 {
     if (phase != r->phase) {
+        if (r->phase == ROUTE_REDIRECTED)
+            r->redirected_ms += now_ms - r->since_ms;
         r->since_ms = now_ms;
         r->changes++;
     }
@@ -448,10 +471,10 @@ step_returning(struct route *r, const struct route_options *opt,
     }
 }
 
-enum route_do
-route_step(struct route *r, const struct route_options *opt,
-           const struct route_view *view, const struct route_event *ev,
-           uint64_t now_ms)
+static enum route_do
+step(struct route *r, const struct route_options *opt,
+     const struct route_view *view, const struct route_event *ev,
+     uint64_t now_ms)
 {
     switch (r->phase) {
     case ROUTE_LOCAL:
@@ -466,6 +489,19 @@ route_step(struct route *r, const struct route_options *opt,
         return step_queueing(r, opt, view, ev, now_ms);
     }
     return ROUTE_DO_NOTHING;
+}
+
+enum route_do
+route_step(struct route *r, const struct route_options *opt,
+           const struct route_view *view, const struct route_event *ev,
+           uint64_t now_ms)
+{
+    enum route_phase before = r->phase;
+    enum route_do act = step(r, opt, view, ev, now_ms);
+
+    if (r->phase != before)
+        r->entered[r->phase][ev->kind]++;
+    return act;
 }
 
 void

@@ -21,6 +21,7 @@ enum route_phase {
     ROUTE_RETURNING,  /* getting the right to write here: requests wait */
     ROUTE_LOCAL,      /* over our own paths */
 };
+#define ROUTE_PHASES 5
 
 struct route_options {
     size_t npeers;
@@ -61,6 +62,7 @@ enum route_event_kind {
     ROUTE_EV_REDIRECT,    /* an order; peer: whom, or ROUTE_SELF for any */
     ROUTE_EV_RETURN,      /* an order */
 };
+#define ROUTE_EVENTS 12
 
 struct route_event {
     enum route_event_kind kind;
@@ -101,7 +103,11 @@ struct route {
     uint64_t home_failed_ms; /* when a return last failed; 0: never */
     bool quiet;              /* RETURNING: from a peer that served well */
     uint64_t started_ms;
-    unsigned long changes; /* of phase */
+
+    /* told, and never looked at here */
+    unsigned long changes;                             /* of phase */
+    unsigned long entered[ROUTE_PHASES][ROUTE_EVENTS]; /* by what event */
+    uint64_t redirected_ms;      /* in all, but for the present stay */
 };
 
 /* route_init - begin at now_ms: QUEUEING, nothing known.
@@ -141,6 +147,7 @@ uint64_t route_hold_down_ms(const struct route *r,
 
 /* route_holds - do requests wait in this phase? */
 bool route_holds(enum route_phase p);
+const char *route_event_name(enum route_event_kind k);
 const char *route_phase_name(enum route_phase p);
 
 #endif

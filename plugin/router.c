@@ -53,6 +53,7 @@ struct router {
     struct router_options opt;
     struct route_options route_opt;
     struct gate gate;
+    struct latency latency;
     struct lun *lun;
     struct monitor *monitor;
     struct peers *peers;
@@ -99,6 +100,12 @@ struct gate *
 router_gate(struct router *r)
 {
     return &r->gate;
+}
+
+struct latency *
+router_latency(struct router *r)
+{
+    return &r->latency;
 }
 
 struct lun *
@@ -907,6 +914,34 @@ suspects(struct router *r, const struct route *t)
     return a;
 }
 
+/* Which phases were entered, by what. */
+static json_t *
+entered(const struct route *t)
+{
+    json_t *a = json_array();
+
+    for (unsigned p = 0; p < ROUTE_PHASES; p++) {
+        for (unsigned k = 0; k < ROUTE_EVENTS; k++) {
+            if (t->entered[p][k] > 0)
+                json_array_append_new(
+                    a, json_pack("{ss ss sI}", "phase", route_phase_name(p),
+                                 "cause", route_event_name(k), "count",
+                                 (json_int_t)t->entered[p][k]));
+        }
+    }
+    return a;
+}
+
+static double
+redirected_s(const struct route *t)
+{
+    uint64_t ms = t->redirected_ms;
+
+    if (t->phase == ROUTE_REDIRECTED)
+        ms += clock_ms() - t->since_ms;
+    return (double)ms / 1000;
+}
+
 static json_t *
 report_route(struct router *r, const struct route *t)
 {
@@ -915,11 +950,12 @@ report_route(struct router *r, const struct route *t)
                        : json_string(peers_host(r->peers, t->peer)->name);
 
     return json_pack(
-        "{ss sf ss so sI sb so sI sf}", "phase", route_phase_name(t->phase),
-        "since_s", (double)(clock_ms() - t->since_ms) / 1000, "reason",
-        t->reason, "peer", peer, "generation", (json_int_t)t->generation,
-        "manual", t->manual, "suspects", suspects(r, t), "changes",
-        (json_int_t)t->changes, "hold_down_s",
+        "{ss sf ss so sI sb so sI so sf sf}", "phase",
+        route_phase_name(t->phase), "since_s",
+        (double)(clock_ms() - t->since_ms) / 1000, "reason", t->reason, "peer",
+        peer, "generation", (json_int_t)t->generation, "manual", t->manual,
+        "suspects", suspects(r, t), "changes", (json_int_t)t->changes,
+        "entered", entered(t), "redirected_s", redirected_s(t), "hold_down_s",
         (double)route_hold_down_ms(t, &r->route_opt) / 1000);
 }
 
@@ -938,7 +974,7 @@ router_status(struct router *r)
     gate_get_stats(&r->gate, &g);
     monitor_get(r->monitor, &m);
     return json_pack(
-        "{ss si ss ss ss ss sf so s{sI sI sI sI sI sI} so so}", "process",
+        "{ss si ss ss ss ss sf so s{sI sI sI sI sI sI} so so so}", "process",
         "plugin", "pid", (int)getpid(), "version", DETOUR_VERSION, "host",
         r->opt.cfg->self->name, "lun", lun_name(r), "client", r->opt.client,
         "uptime_s", (double)(clock_ms() - r->started_ms) / 1000, "route",
@@ -947,8 +983,8 @@ router_status(struct router *r)
         (json_int_t)g.inside, "oldest_inflight_ms",
         (json_int_t)g.oldest_inside_ms, "longest_stall_ms",
         (json_int_t)g.longest_wait_ms, "answered", (json_int_t)g.answered,
-        "lun_status", report_lun(r->lun, &m), "peers",
-        peers_report(r->peers, &want));
+        "latency", latency_json(&r->latency), "lun_status",
+        report_lun(r->lun, &m), "peers", peers_report(r->peers, &want));
 }
 
 /* ---- life -------------------------------------------------------------- */

@@ -10,6 +10,7 @@
 #include "common/config.h"
 #include "lun/lun.h"
 #include "plugin/gate.h"
+#include "plugin/latency.h"
 #include "plugin/route.h"
 
 struct router;
@@ -55,6 +56,7 @@ int router_get_lun(struct router *r, struct router_lun *l, unsigned limit_ms);
 
 /* For requests: */
 struct gate *router_gate(struct router *r);
+struct latency *router_latency(struct router *r);
 struct lun *router_own_lun(struct router *r);
 
 /* router_report_error - a request inside the route of serial met this.

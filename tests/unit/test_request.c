@@ -79,6 +79,7 @@ struct lun_queue {
 
 /* ---- the router --------------------------------------------------------- */
 
+struct latency *__wrap_router_latency(struct router *r);
 struct gate *__wrap_router_gate(struct router *r);
 struct lun *__wrap_router_own_lun(struct router *r);
 int __wrap_router_get_lun(struct router *r, struct router_lun *l,
@@ -91,6 +92,15 @@ __wrap_router_gate(struct router *r)
 {
     assert_ptr_equal(r, router);
     return &t.gate;
+}
+
+struct latency *
+__wrap_router_latency(struct router *r)
+{
+    static struct latency latency;
+
+    (void)r;
+    return &latency;
 }
 
 struct lun *

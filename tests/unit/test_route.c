@@ -258,6 +258,31 @@ test_route_every_phase_and_event(void **state)
 /* ---- start -------------------------------------------------------------- */
 
 static void
+test_route_counts_what_led_where_and_for_how_long(void **state)
+{
+    struct world w;
+
+    (void)state;
+    setup(&w);
+    go_local(&w);
+    peers_ready(&w, 1);
+    for (unsigned i = 0; i < 2; i++) {
+        w.now += 700;
+        succeed(&w, step(&w, ROUTE_EV_REDIRECT, SELF), false);
+        assert_int_equal(w.r.phase, REDIRECTED);
+        w.now += 1500;
+        assert_int_equal(w.r.redirected_ms, i * 1500);
+        succeed(&w, step(&w, ROUTE_EV_RETURN, SELF), false);
+        assert_int_equal(w.r.phase, LOCAL);
+        assert_int_equal(w.r.redirected_ms, i * 1500 + 1500);
+    }
+    assert_int_equal(w.r.entered[OPENING][ROUTE_EV_REDIRECT], 2);
+    assert_int_equal(w.r.entered[REDIRECTED][ROUTE_EV_OPENED], 2);
+    assert_int_equal(w.r.entered[RETURNING][ROUTE_EV_RETURN], 2);
+    assert_int_equal(w.r.entered[OPENING][ROUTE_EV_TICK], 0);
+}
+
+static void
 test_route_start_gives_own_paths_time(void **state)
 {
     struct world w;
@@ -916,6 +941,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_route_every_phase_and_event),
+        cmocka_unit_test(test_route_counts_what_led_where_and_for_how_long),
         cmocka_unit_test(test_route_start_gives_own_paths_time),
         cmocka_unit_test(test_route_start_with_lost_paths_asks_at_once),
         cmocka_unit_test(test_route_start_with_suspect_peer_asks_it_first),
