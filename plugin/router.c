@@ -7,7 +7,7 @@
  * quick.  Workers, the monitor, links and the status socket post events and
  * read the copies under lock.
  */
-#include "plugin/router.h"
+#include "plugin/router_impl.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -21,11 +21,6 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/timers.h"
-#include "health/monitor.h"
-#include "health/report.h"
-#include "plugin/peers.h"
-#include "plugin/state.h"
-#include "plugin/tlsdir.h"
 
 /* Bounds of what the router's thread waits for, so that a stop is quick. */
 #define REGISTER_MS 1000 /* one try to register; tried again while needed */
@@ -34,59 +29,6 @@
 #define CLOSING_MS  1000 /* for what is under way, once we are told to end */
 
 #define MAX_IO (32u << 20) /* in one request; request.c takes it apart */
-
-#define ASKED_MS 60000 /* a peer that was ordered stays connected this long */
-
-/* One order, one report for each opening of the gate (its sender holds the
- * gate, so that there is no second one); between two looks at the events the
- * router's thread opens at most three times. */
-#define EVENTS_MAX 8
-
-struct posted {
-    enum route_event_kind kind;
-    uint64_t serial; /* of the gate's opening it is about; 0: an order */
-    int peer;
-    char why[192];
-};
-
-struct router {
-    struct router_options opt;
-    struct route_options route_opt;
-    struct gate gate;
-    struct latency latency;
-    struct lun *lun;
-    struct monitor *monitor;
-    struct peers *peers;
-    struct state_file *state_file;
-    struct tlsdir *tls_dir;
-    pthread_t thread, registrar;
-    bool have_thread, have_registrar;
-
-    /* router's thread only */
-    struct route route;
-    struct session *session;
-    bool outside; /* the last route was left */
-    struct state state;
-
-    pthread_mutex_t register_lock; /* around lun_register */
-
-    pthread_mutex_t lock;
-    pthread_cond_t wake;   /* the router's thread */
-    pthread_cond_t known;  /* router_get_lun */
-    pthread_cond_t enlist; /* the registrar */
-    /* guarded by lock */
-    bool changed, stopping, closing, want_registration;
-    uint64_t closing_ms;       /* when closing was set */
-    uint64_t register_next_ms; /* the registrar's next try */
-    struct posted events[EVENTS_MAX];
-    size_t nevents;
-    int asked_peer; /* an order named it and it was not ready; or ROUTE_SELF */
-    uint64_t asked_ms;     /* when */
-    struct route shown;    /* copy of route */
-    struct peers_lun want; /* identity and size to ask peers for */
-    struct route_peer shown_peers[ROUTE_PEERS_MAX];
-    uint64_t started_ms;
-};
 
 /* ---- small helpers ----------------------------------------------------- */
 
@@ -156,10 +98,8 @@ answered_local(void *opaque)
     return gate_answered_ms(&r->gate);
 }
 
-/* Append an event.  An order replaces the one that waits.  A report must not
- * be lost: its sender has held the gate. */
-static void
-post(struct router *r, const struct posted *ev)
+void
+router_post(struct router *r, const struct posted *ev)
 {
     size_t i = 0;
 
@@ -201,7 +141,7 @@ router_report_error(struct router *r, enum route_event_kind kind,
         snprintf(ev.why, sizeof ev.why, "connection to the peer lost");
         break;
     }
-    post(r, &ev);
+    router_post(r, &ev);
 }
 
 /* ---- what is known of the LUN ------------------------------------------ */
@@ -830,161 +770,6 @@ registrar_thread(void *opaque)
     }
     pthread_mutex_unlock(&r->lock);
     return NULL;
-}
-
-/* ---- orders ------------------------------------------------------------ */
-
-int
-router_redirect(struct router *r, const char *peer, char *err, size_t len)
-{
-    struct posted ev = {.kind = ROUTE_EV_REDIRECT, .peer = ROUTE_SELF};
-    bool ready = false;
-
-    snprintf(ev.why, sizeof ev.why, "by order");
-    if (peer && (ev.peer = peers_find(r->peers, peer)) == ROUTE_SELF) {
-        snprintf(err, len, "%s is no peer for LUN %s", peer, lun_name(r));
-        return -ENOENT;
-    }
-    pthread_mutex_lock(&r->lock);
-    for (int i = 0; i < (int)peers_count(r->peers); i++) {
-        if (ev.peer == ROUTE_SELF || ev.peer == i)
-            ready = ready || r->shown_peers[i].ready ||
-                    (r->shown.phase == ROUTE_REDIRECTED && r->shown.peer == i);
-    }
-    if (!ready && peer) {
-        r->asked_peer = ev.peer;
-        r->asked_ms = clock_ms();
-        r->changed = true;
-        pthread_cond_signal(&r->wake);
-    }
-    pthread_mutex_unlock(&r->lock);
-    if (!ready) {
-        if (peer)
-            snprintf(err, len,
-                     "%s is not ready to serve LUN %s; it is being asked: see "
-                     "status, then order again",
-                     peer, lun_name(r));
-        else
-            snprintf(err, len, "no peer would serve LUN %s now: see status",
-                     lun_name(r));
-        return -EHOSTUNREACH;
-    }
-    post(r, &ev);
-    return 0;
-}
-
-int
-router_return(struct router *r, char *err, size_t len)
-{
-    struct posted ev = {.kind = ROUTE_EV_RETURN, .peer = ROUTE_SELF};
-    struct monitor_status m;
-
-    snprintf(ev.why, sizeof ev.why, "by order");
-    monitor_get(r->monitor, &m);
-    if (!verdict_usable(&m.verdict)) {
-        snprintf(err, len, "the own paths of LUN %s are not usable: %s",
-                 lun_name(r), m.verdict.reason);
-        return -EBUSY;
-    }
-    if (m.lun.orphans > 0) {
-        snprintf(err, len,
-                 "LUN %s: %u writes over own paths have not come "
-                 "back yet",
-                 lun_name(r), m.lun.orphans);
-        return -EBUSY;
-    }
-    post(r, &ev);
-    return 0;
-}
-
-/* ---- status ------------------------------------------------------------ */
-
-static json_t *
-suspects(struct router *r, const struct route *t)
-{
-    json_t *a = json_array();
-
-    if (t->suspect_self)
-        json_array_append_new(a, json_string(r->opt.cfg->self->name));
-    for (int i = 0; i < (int)peers_count(r->peers); i++) {
-        if (t->suspect_peers & (UINT64_C(1) << i))
-            json_array_append_new(a,
-                                  json_string(peers_host(r->peers, i)->name));
-    }
-    return a;
-}
-
-/* Which phases were entered, by what. */
-static json_t *
-entered(const struct route *t)
-{
-    json_t *a = json_array();
-
-    for (unsigned p = 0; p < ROUTE_PHASES; p++) {
-        for (unsigned k = 0; k < ROUTE_EVENTS; k++) {
-            if (t->entered[p][k] > 0)
-                json_array_append_new(
-                    a, json_pack("{ss ss sI}", "phase", route_phase_name(p),
-                                 "cause", route_event_name(k), "count",
-                                 (json_int_t)t->entered[p][k]));
-        }
-    }
-    return a;
-}
-
-static double
-redirected_s(const struct route *t)
-{
-    uint64_t ms = t->redirected_ms;
-
-    if (t->phase == ROUTE_REDIRECTED)
-        ms += clock_ms() - t->since_ms;
-    return (double)ms / 1000;
-}
-
-static json_t *
-report_route(struct router *r, const struct route *t)
-{
-    json_t *peer = t->peer == ROUTE_SELF
-                       ? json_null()
-                       : json_string(peers_host(r->peers, t->peer)->name);
-
-    return json_pack(
-        "{ss sf ss so sI sb so sI so sf sf}", "phase",
-        route_phase_name(t->phase), "since_s",
-        (double)(clock_ms() - t->since_ms) / 1000, "reason", t->reason, "peer",
-        peer, "generation", (json_int_t)t->generation, "manual", t->manual,
-        "suspects", suspects(r, t), "changes", (json_int_t)t->changes,
-        "entered", entered(t), "redirected_s", redirected_s(t), "hold_down_s",
-        (double)route_hold_down_ms(t, &r->route_opt) / 1000);
-}
-
-json_t *
-router_status(struct router *r)
-{
-    struct gate_stats g;
-    struct monitor_status m;
-    struct peers_lun want;
-    struct route t;
-
-    pthread_mutex_lock(&r->lock);
-    t = r->shown;
-    want = r->want;
-    pthread_mutex_unlock(&r->lock);
-    gate_get_stats(&r->gate, &g);
-    monitor_get(r->monitor, &m);
-    return json_pack(
-        "{ss si ss ss ss ss sf so s{sI sI sI sI sI sI} so so so}", "process",
-        "plugin", "pid", (int)getpid(), "version", DETOUR_VERSION, "host",
-        r->opt.cfg->self->name, "lun", lun_name(r), "client", r->opt.client,
-        "uptime_s", (double)(clock_ms() - r->started_ms) / 1000, "route",
-        report_route(r, &t), "queue", "held", (json_int_t)g.held,
-        "oldest_held_ms", (json_int_t)g.oldest_held_ms, "inflight",
-        (json_int_t)g.inside, "oldest_inflight_ms",
-        (json_int_t)g.oldest_inside_ms, "longest_stall_ms",
-        (json_int_t)g.longest_wait_ms, "answered", (json_int_t)g.answered,
-        "latency", latency_json(&r->latency), "lun_status",
-        report_lun(r->lun, &m), "peers", peers_report(r->peers, &want));
 }
 
 /* ---- life -------------------------------------------------------------- */

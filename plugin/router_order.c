@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* What people tell the router to do: checked here, done by its thread. */
+#include <errno.h>
+#include <stdio.h>
+
+#include "common/clock.h"
+#include "plugin/router_impl.h"
+
+int
+router_redirect(struct router *r, const char *peer, char *err, size_t len)
+{
+    struct posted ev = {.kind = ROUTE_EV_REDIRECT, .peer = ROUTE_SELF};
+    bool ready = false;
+
+    snprintf(ev.why, sizeof ev.why, "by order");
+    if (peer && (ev.peer = peers_find(r->peers, peer)) == ROUTE_SELF) {
+        snprintf(err, len, "%s is no peer for LUN %s", peer, r->opt.lun->name);
+        return -ENOENT;
+    }
+    pthread_mutex_lock(&r->lock);
+    for (int i = 0; i < (int)peers_count(r->peers); i++) {
+        if (ev.peer == ROUTE_SELF || ev.peer == i)
+            ready = ready || r->shown_peers[i].ready ||
+                    (r->shown.phase == ROUTE_REDIRECTED && r->shown.peer == i);
+    }
+    if (!ready && peer) {
+        r->asked_peer = ev.peer;
+        r->asked_ms = clock_ms();
+        r->changed = true;
+        pthread_cond_signal(&r->wake);
+    }
+    pthread_mutex_unlock(&r->lock);
+    if (!ready) {
+        if (peer)
+            snprintf(err, len,
+                     "%s is not ready to serve LUN %s; it is being asked: see "
+                     "status, then order again",
+                     peer, r->opt.lun->name);
+        else
+            snprintf(err, len, "no peer would serve LUN %s now: see status",
+                     r->opt.lun->name);
+        return -EHOSTUNREACH;
+    }
+    router_post(r, &ev);
+    return 0;
+}
+
+int
+router_return(struct router *r, char *err, size_t len)
+{
+    struct posted ev = {.kind = ROUTE_EV_RETURN, .peer = ROUTE_SELF};
+    struct monitor_status m;
+
+    snprintf(ev.why, sizeof ev.why, "by order");
+    monitor_get(r->monitor, &m);
+    if (!verdict_usable(&m.verdict)) {
+        snprintf(err, len, "the own paths of LUN %s are not usable: %s",
+                 r->opt.lun->name, m.verdict.reason);
+        return -EBUSY;
+    }
+    if (m.lun.orphans > 0) {
+        snprintf(err, len,
+                 "LUN %s: %u writes over own paths have not come "
+                 "back yet",
+                 r->opt.lun->name, m.lun.orphans);
+        return -EBUSY;
+    }
+    router_post(r, &ev);
+    return 0;
+}
