@@ -17,6 +17,7 @@ struct labels {
 struct out {
     FILE *f;
     const char *name;
+    const char *suffix; /* of the parts of a histogram; "" */
     struct labels labels;
 };
 
@@ -50,7 +51,7 @@ sample(const struct out *o, double v, ...)
     char mark = '{';
     va_list ap;
 
-    fputs(o->name, o->f);
+    fprintf(o->f, "%s%s", o->name, o->suffix);
     if (o->labels.process)
         write_label(o->f, &mark, "process", o->labels.process);
     if (o->labels.lun)
@@ -117,7 +118,20 @@ route_manual(const struct out *o, const json_t *a)
 static void
 route_changes(const struct out *o, const json_t *a)
 {
-    field_sample(o, get(a, "route"), "changes", 1);
+    json_t *e;
+    size_t i;
+
+    json_array_foreach(get(get(a, "route"), "entered"), i, e)
+    {
+        sample(o, field_number(e, "count", 0), "state", field_text(e, "phase"),
+               "cause", field_text(e, "cause"), NULL);
+    }
+}
+
+static void
+redirected(const struct out *o, const json_t *a)
+{
+    field_sample(o, get(a, "route"), "redirected_s", 1);
 }
 
 static void
@@ -154,6 +168,59 @@ static void
 answered(const struct out *o, const json_t *a)
 {
     field_sample(o, get(a, "queue"), "answered", 1);
+}
+
+static void
+histogram(struct out o, const json_t *h)
+{
+    const char *route = field_text(h, "route");
+    const char *operation = field_text(h, "operation");
+    json_t *b;
+    size_t i;
+
+    o.suffix = "_bucket";
+    json_array_foreach(get(h, "buckets"), i, b)
+    {
+        char le[32];
+
+        snprintf(le, sizeof le, "%.9g",
+                 json_number_value(json_array_get(b, 0)) * 1e-6);
+        sample(&o, json_number_value(json_array_get(b, 1)), "route", route,
+               "operation", operation, "le", le, NULL);
+    }
+    sample(&o, field_number(h, "count", 0), "route", route, "operation",
+           operation, "le", "+Inf", NULL);
+    o.suffix = "_sum";
+    sample(&o, field_number(h, "sum_us", 0) * 1e-6, "route", route, "operation",
+           operation, NULL);
+    o.suffix = "_count";
+    sample(&o, field_number(h, "count", 0), "route", route, "operation",
+           operation, NULL);
+}
+
+static void
+latency(const struct out *o, const json_t *a)
+{
+    json_t *h;
+    size_t i;
+
+    json_array_foreach(get(a, "latency"), i, h)
+    {
+        histogram(*o, h);
+    }
+}
+
+static void
+request_bytes(const struct out *o, const json_t *a)
+{
+    json_t *h;
+    size_t i;
+
+    json_array_foreach(get(a, "latency"), i, h)
+    {
+        sample(o, field_number(h, "bytes", 0), "route", field_text(h, "route"),
+               "operation", field_text(h, "operation"), NULL);
+    }
 }
 
 static void
@@ -440,8 +507,17 @@ static const struct metric {
      OF_PLUGIN, route_age},
     {"detour_route_manual", "gauge", "1: redirected by hand.", OF_PLUGIN,
      route_manual},
-    {"detour_route_changes_total", "counter", "Changes of the route's state.",
-     OF_PLUGIN, route_changes},
+    {"detour_route_changes_total", "counter",
+     "Changes of the route's state, by what caused them.", OF_PLUGIN,
+     route_changes},
+    {"detour_redirected_seconds_total", "counter",
+     "Time that the I/O took a detour.", OF_PLUGIN, redirected},
+    {"detour_request_duration_seconds", "histogram",
+     "How long requests of virtual machines took, waiting included.", OF_PLUGIN,
+     latency},
+    {"detour_request_bytes_total", "counter",
+     "Bytes of the requests that were answered well.", OF_PLUGIN,
+     request_bytes},
     {"detour_queue_requests", "gauge", "Requests that wait for a route.",
      OF_PLUGIN, queue_held},
     {"detour_queue_oldest_wait_seconds", "gauge",
@@ -504,6 +580,7 @@ static void
 begin(struct out *o, const char *name, const char *type, const char *help)
 {
     o->name = name;
+    o->suffix = "";
     o->labels = (struct labels){.process = NULL};
     fprintf(o->f, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
 }

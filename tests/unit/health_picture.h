@@ -101,11 +101,15 @@ heard(const char *name, unsigned age_ms, const char *text)
     "{'process': 'plugin', 'lun': 'vm1', 'client': 'a', 'version': '1',"       \
     " 'uptime_s': 5.5, 'route': " route ", 'queue': " queue ","                \
     " 'lun_status': " lun_status ","                                           \
+    " 'latency': [{'route': 'local', 'operation': 'read', 'bytes': 1024,"      \
+    "   'sum_us': 1300, 'count': 3, 'buckets': [[100, 1], [1000, 2]]}],"       \
     " 'peers': [{'host': 'h2', 'state': 'ready', 'load': 2, 'links': ["        \
     "   {'address': '10.0.0.2', 'rtt_us': 250},"                               \
     "   {'address': '10.0.0.2', 'rtt_us': 750}]}]}"
 #define LOCAL                                                                  \
-    "{'phase': 'local', 'reason': 'start', 'since_s': 5, 'changes': 3}"
+    "{'phase': 'local', 'reason': 'start', 'since_s': 5, 'changes': 3,"        \
+    " 'redirected_s': 12.5, 'entered': [{'phase': 'local', 'cause': 'home',"   \
+    "  'count': 3}]}"
 #define QUIET  "{'held': 0, 'oldest_held_ms': 0, 'oldest_inflight_ms': 4}"
 #define PLUGIN PLUGIN_OF(LOCAL, QUIET, LUN_STATUS)
 

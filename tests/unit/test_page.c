@@ -130,6 +130,10 @@ test_page_policy_names_hashes(void **state)
 
 /* ---- metrics ----------------------------------------------------------- */
 
+#define HISTOGRAM                                                              \
+    "process=\"plugin-vm1-a\",lun=\"vm1\",client=\"a\",route=\"local\","       \
+    "operation=\"read\""
+
 static void
 test_metrics_samples(void **state)
 {
@@ -138,7 +142,16 @@ test_metrics_samples(void **state)
         "\ndetour_route_state{process=\"plugin-vm1-a\",lun=\"vm1\","
         "client=\"a\",state=\"local\"} 1\n",
         "\ndetour_route_changes_total{process=\"plugin-vm1-a\",lun=\"vm1\","
-        "client=\"a\"} 3\n",
+        "client=\"a\",state=\"local\",cause=\"home\"} 3\n",
+        "\ndetour_redirected_seconds_total{process=\"plugin-vm1-a\","
+        "lun=\"vm1\",client=\"a\"} 12.5\n",
+        "\ndetour_request_duration_seconds_bucket{" HISTOGRAM
+        ",le=\"0.0001\"} 1\n"
+        "detour_request_duration_seconds_bucket{" HISTOGRAM ",le=\"0.001\"} 2\n"
+        "detour_request_duration_seconds_bucket{" HISTOGRAM ",le=\"+Inf\"} 3\n"
+        "detour_request_duration_seconds_sum{" HISTOGRAM "} 0.0013\n"
+        "detour_request_duration_seconds_count{" HISTOGRAM "} 3\n",
+        "\ndetour_request_bytes_total{" HISTOGRAM "} 1024\n",
         "\ndetour_paths_good{process=\"plugin-vm1-a\",lun=\"vm1\","
         "client=\"a\"} 1\n",
         "\ndetour_paths_known{process=\"proxy\",lun=\"vm1\"} 2\n",
@@ -196,7 +209,7 @@ test_metrics_labels_are_escaped(void **state)
           "{'process': 'plugin', 'lun': 'a\\\\b\\\"c\\nd', 'client': 'x',"
           " 'route': " LOCAL "}");
     text = render_metrics();
-    expect(text, "lun=\"a\\\\b\\\"c\\nd\",client=\"x\"} 3\n", 1);
+    expect(text, "lun=\"a\\\\b\\\"c\\nd\",client=\"x\"} 12.5\n", 1);
     free(text);
 }
 
