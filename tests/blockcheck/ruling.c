@@ -278,14 +278,14 @@ note_fault(struct judge *j, const struct place *p, uint32_t what)
     const struct request *read = request_of(j, what);
     uint64_t value = trace_value(j->h, read, p->offset);
     struct ruling *v = j->result;
+    enum fault_kind kind = kind_of_fault(j, p, read, value);
 
-    if (v->nfaults < RULING_FAULTS)
-        v->faults[v->nfaults] =
-            (struct fault){.kind = kind_of_fault(j, p, read, value),
-                           .offset = p->offset,
-                           .value = value,
-                           .request = what / 2};
     v->nfaults++;
+    if (v->of_kind[kind]++ < RULING_OF_KIND)
+        v->faults[v->ntold++] = (struct fault){.kind = kind,
+                                               .offset = p->offset,
+                                               .value = value,
+                                               .request = what / 2};
 }
 
 static int

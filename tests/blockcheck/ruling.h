@@ -45,14 +45,17 @@ struct fault {
     size_t request;  /* the read; index into the history */
 };
 
-#define RULING_FAULTS 16
+#define RULING_OF_KIND 4 /* faults of one kind that are told */
+#define RULING_FAULTS  (RULING_OF_KIND * FAULT_KINDS)
 
 struct ruling {
     uint64_t units; /* touched by any request */
     uint64_t reads; /* of a unit, judged */
     uint64_t left_out;
-    uint64_t nfaults;                   /* units with a fault */
-    struct fault faults[RULING_FAULTS]; /* the first ones, by offset */
+    uint64_t nfaults; /* units with a fault */
+    uint64_t of_kind[FAULT_KINDS];
+    size_t ntold;
+    struct fault faults[RULING_FAULTS]; /* the first of each kind, by offset */
 };
 
 /* ruling_make - is it possible?  Yes when v->nfaults is 0.

@@ -195,6 +195,7 @@ ended_with "a lost connection is a failure without --reconnect" 1 "FAILED: "
 
 begin --patience 1
 kill -STOP "${LAB_PID[liar]}"
+nap 500 # so that something is asked
 kill -TERM "${LAB_PID[tool]}"
 ended_with "what is never answered is a failure" 1 \
     "FAILED: [0-9]+ requests were never answered"

@@ -444,7 +444,11 @@ judge(struct ruling *v)
            " left out), %zu requests in %" PRIu64 " ms\n",
            v->units, v->reads, v->left_out, b.trace.nrequests,
            (conn_now_ns() - begin_ns) / 1000000);
-    for (size_t i = 0; i < v->nfaults && i < RULING_FAULTS; i++)
+    for (int i = 0; i < FAULT_KINDS; i++)
+        if (v->of_kind[i] > 0)
+            printf("faults    %s: %" PRIu64 " units\n", fault_names[i],
+                   v->of_kind[i]);
+    for (size_t i = 0; i < v->ntold; i++)
         ruling_story(&b.trace, &v->faults[i], b.story, stdout);
 }
 

@@ -353,6 +353,23 @@ test_ruling_story_tells_it_in_order(void **state)
     free(text);
 }
 
+/* Whatever else is wrong, the torn unit at the end is told. */
+static void
+test_ruling_tells_of_each_kind(void **state)
+{
+    (void)state;
+    assert_int_equal(faults("read 1.0 1 2 ok 0+4096 0*8\n"
+                            "write 1.1 10 20 ok 0+4096 1:1\n"
+                            "read 1.1 30 40 ok 0+4096 0*7 ?1\n"
+                            "note ?1 torn: 1:1 up to byte 256\n"),
+                     8);
+    assert_int_equal(ruling.of_kind[FAULT_OLD], 7);
+    assert_int_equal(ruling.of_kind[FAULT_TORN], 1);
+    assert_int_equal(ruling.ntold, RULING_OF_KIND + 1);
+    assert_int_equal(ruling.faults[RULING_OF_KIND].kind, FAULT_TORN);
+    assert_int_equal(ruling.faults[RULING_OF_KIND].offset, 3584);
+}
+
 static void
 test_ruling_refuses_half_units(void **state)
 {
@@ -396,6 +413,7 @@ main(void)
         cmocka_unit_test(test_ruling_failed_reads_say_nothing),
         cmocka_unit_test(test_ruling_requests_across_chunks),
         cmocka_unit_test(test_ruling_story_tells_it_in_order),
+        cmocka_unit_test(test_ruling_tells_of_each_kind),
         cmocka_unit_test(test_ruling_refuses_half_units),
     };
 
