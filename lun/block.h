@@ -76,7 +76,8 @@ struct block {
     struct block_queue *handed_over; /* to the reaper */
     struct block_slaves tried;       /* paths our REGISTER was sent on */
     bool warned_reset;
-    uint64_t reset_owed[(KEY_HOST_MAX + 64) / 64]; /* bit for each host */
+    uint64_t cut_off[(KEY_HOST_MAX + 64) / 64]; /* by us; a bit for each host */
+    uint32_t cut_off_at;                        /* this generation of keys */
 
     pthread_mutex_t worker_lock;
     pthread_cond_t worker_wanted;

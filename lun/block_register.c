@@ -155,6 +155,7 @@ adopt_key(struct block *b, uint64_t key)
         b->registration_no++;
     b->registration = LUN_REGISTERED;
     b->key = key;
+    memset(b->cut_off, 0, sizeof b->cut_off);
     pthread_mutex_unlock(&b->lock);
     log_info("lun %s: registered with key %016llx", b->name,
              (unsigned long long)key);
@@ -315,31 +316,42 @@ block_check_registration(void *opaque, uint64_t deadline_ms)
     return provide_reservation(b, &s, key, deadline_ms);
 }
 
-/* ---- fencing another host ---------------------------------------- */
+/* ---- fencing another host ----------------------------------------
+ *
+ * A key that is gone proves nothing: whoever took it may have died between
+ * PREEMPT and LUN RESET, or its abort may not have ended.  Only an abort or a
+ * LUN RESET of our own does, and that we remember, as long as the keys have
+ * not changed since. */
 
-/* A LUN RESET that a PREEMPT without abort asks for, until it is done: the
- * victim's key is gone by then, and would no longer tell. */
+struct campaign {
+    unsigned host;
+    uint64_t own, no; /* our key, and the registration it is of */
+    bool looked;      /* at the keys, once */
+    bool reset_due;   /* a key went away without an abort of ours */
+};
+
+/* Every REGISTER and PREEMPT, of anybody, moves the generation: SPC-4 6.15.2.
+ */
 static bool
-owed(struct block *b, unsigned host)
+cut_off_before(struct block *b, unsigned host, uint32_t generation)
 {
     bool yes;
 
     pthread_mutex_lock(&b->lock);
-    yes = b->reset_owed[host / 64] >> host % 64 & 1;
+    yes = b->cut_off_at == generation &&
+          (b->cut_off[host / 64] >> host % 64 & 1) != 0;
     pthread_mutex_unlock(&b->lock);
     return yes;
 }
 
 static void
-set_owed(struct block *b, unsigned host, bool yes)
+note_cut_off(struct block *b, unsigned host, uint32_t generation)
 {
-    uint64_t bit = (uint64_t)1 << host % 64;
-
     pthread_mutex_lock(&b->lock);
-    if (yes)
-        b->reset_owed[host / 64] |= bit;
-    else
-        b->reset_owed[host / 64] &= ~bit;
+    if (b->cut_off_at != generation)
+        memset(b->cut_off, 0, sizeof b->cut_off);
+    b->cut_off_at = generation;
+    b->cut_off[host / 64] |= (uint64_t)1 << host % 64;
     pthread_mutex_unlock(&b->lock);
 }
 
@@ -359,11 +371,14 @@ warn_of_resets(struct block *b)
 }
 
 static int
-preempt(struct block *b, unsigned host, uint64_t own, uint64_t victim,
+preempt(struct block *b, struct campaign *c, uint64_t victim,
         uint64_t deadline_ms)
 {
-    int err = block_pr_preempt_abort(b, own, victim, deadline_ms);
+    int err = block_pr_preempt_abort(b, c->own, victim, deadline_ms);
 
+    if (err == 0)
+        return 0;
+    c->reset_due = true; /* the key goes, or went, in another way */
     if (err != -EOPNOTSUPP)
         return err;
     /* Not before it is sure that the reset can follow. */
@@ -371,59 +386,128 @@ preempt(struct block *b, unsigned host, uint64_t own, uint64_t victim,
     if (err)
         return err;
     warn_of_resets(b);
-    set_owed(b, host, true);
-    return block_pr_preempt(b, own, victim, deadline_ms);
+    return block_pr_preempt(b, c->own, victim, deadline_ms);
 }
 
-/* The first key of the host in this cluster; 0: none. */
-static uint64_t
-find_victim(const struct block *b, const struct pr_block_state *s,
-            unsigned host)
+static bool
+is_victim(const struct block *b, uint64_t key, unsigned host)
 {
     struct key k;
 
-    for (size_t i = 0; i < s->nkeys; i++)
-        if (key_unpack(s->keys[i], &k) && k.cluster == b->opt->cluster_number &&
-            k.host == host)
-            return s->keys[i];
+    return key_unpack(key, &k) && k.cluster == b->opt->cluster_number &&
+           k.host == host;
+}
+
+/* A host's key stands there once for each of its paths. */
+static bool
+seen_before(const struct pr_block_state *s, size_t i)
+{
+    for (size_t j = 0; j < i; j++)
+        if (s->keys[j] == s->keys[i])
+            return true;
+    return false;
+}
+
+/* Each of the host's keys.  *any: it has one. */
+static int
+preempt_all(struct block *b, struct campaign *c, const struct pr_block_state *s,
+            uint64_t deadline_ms, bool *any)
+{
+    int err = 0;
+
+    *any = false;
+    for (size_t i = 0; i < s->nkeys; i++) {
+        if (!is_victim(b, s->keys[i], c->host) || seen_before(s, i))
+            continue;
+        *any = true;
+        err = preempt(b, c, s->keys[i], deadline_ms);
+        /* a conflict: somebody took the victim's key away, or ours */
+        if (err && err != -EBADE)
+            return err;
+    }
     return 0;
+}
+
+/* Where there is no LUN RESET (NVMe), a host of ours takes a key with the
+ * abort or not at all.  Whether that is known here is asked with a key that
+ * nobody has: epochs begin at 1. */
+static int
+ask_for_abort(struct block *b, const struct campaign *c, uint64_t deadline_ms)
+{
+    uint64_t nobody = key_of(b, b->opt->host_number, 0);
+    int err = block_pr_preempt_abort(b, c->own, nobody, deadline_ms);
+
+    return err == -EBADE ? 0 : err;
+}
+
+/* The host had no key at generation; end what it may have under way. */
+static int
+end_commands(struct block *b, struct campaign *c, uint32_t generation,
+             uint64_t deadline_ms)
+{
+    int err = block_pr_reset(b, false, deadline_ms);
+
+    if (err == -EOPNOTSUPP)
+        err = ask_for_abort(b, c, deadline_ms);
+    else if (!err)
+        log_info("lun %s: host %u had no key (any more): LUN RESET", b->name,
+                 c->host);
+    if (err)
+        return err;
+    c->reset_due = false;
+    note_cut_off(b, c->host, generation);
+    return 0;
+}
+
+/* One round.
+ * returns: 1 the host is cut off; 0 look again; -errno */
+static int
+fence_round(struct block *b, struct campaign *c, uint64_t deadline_ms)
+{
+    struct pr_block_state s;
+    bool any = false;
+    int err = block_pr_look(b, &s, deadline_ms);
+
+    if (err)
+        return err;
+    if (!has_key(&s, c->own)) {
+        block_fenced(b, c->no);
+        return -EBADE;
+    }
+    /* first: without a reservation a host needs no key */
+    err = provide_reservation(b, &s, c->own, deadline_ms);
+    if (!err)
+        err = preempt_all(b, c, &s, deadline_ms, &any);
+    if (!err && !any) {
+        if (!c->looked)
+            c->reset_due = !cut_off_before(b, c->host, s.generation);
+        if (!c->reset_due) {
+            note_cut_off(b, c->host, s.generation);
+            return 1;
+        }
+        err = end_commands(b, c, s.generation, deadline_ms);
+    }
+    c->looked = true;
+    return err == -EAGAIN ? 0 : err;
 }
 
 int
 block_fence(void *opaque, unsigned host, uint64_t deadline_ms)
 {
     struct block *b = opaque;
-    struct pr_block_state s;
-    uint64_t own, victim, no;
+    struct campaign c = {.host = host};
     int err;
 
     pthread_mutex_lock(&b->lock);
-    own = b->registration == LUN_REGISTERED ? b->key : 0;
-    no = b->registration_no;
+    c.own = b->registration == LUN_REGISTERED ? b->key : 0;
+    c.no = b->registration_no;
     pthread_mutex_unlock(&b->lock);
-    if (!own)
+    if (!c.own)
         return -EBADE;
     if (host == 0 || host > KEY_HOST_MAX || host == b->opt->host_number)
         return -EINVAL;
-    while (!(err = block_pr_look(b, &s, deadline_ms))) {
-        if (!has_key(&s, own)) {
-            block_fenced(b, no);
-            return -EBADE;
-        }
-        victim = find_victim(b, &s, host);
-        if (!victim)
-            break;
-        err = preempt(b, host, own, victim, deadline_ms);
-        /* a conflict: somebody took the victim's key away, or ours */
-        if (err && err != -EBADE)
-            return err;
-        if (clock_ms() >= deadline_ms)
-            return -ETIMEDOUT;
-    }
-    if (err || !owed(b, host))
-        return err;
-    err = block_pr_reset(b, false, deadline_ms);
-    if (!err)
-        set_owed(b, host, false);
-    return err;
+    do
+        err = fence_round(b, &c, deadline_ms);
+    while (err == 0 && clock_ms() < deadline_ms);
+    return err > 0 ? 0 : err == 0 ? -ETIMEDOUT : err;
 }

@@ -331,9 +331,11 @@ int lun_check_registration(struct lun *l, uint64_t deadline_ms);
  * Preempts-and-aborts every key of that host in this cluster, and reads the
  * keys again until none is left, so that a nexus it registers meanwhile is
  * caught as well.  Where the target refuses PREEMPT AND ABORT: PREEMPT and
- * then LUN RESET, with one warning for each LUN.  No key from the start:
- * block has nothing to do; iscsi sends a LUN RESET, since another host may
- * have taken the key and not yet ended what was under way.
+ * then LUN RESET, with one warning for each LUN.  No key from the start: a LUN
+ * RESET, since another host may have taken the key and not yet, or never,
+ * ended what was under way.  Block does without where it cut the host off
+ * itself and no key has come or gone since, and on devices that know no LUN
+ * RESET (NVMe) but PREEMPT AND ABORT.
  *
  * errors:  -EBADE we are not registered ourselves; -EOPNOTSUPP with
  *          LUN_FENCE_DRAIN; path errors and -ETIMEDOUT: assume nothing

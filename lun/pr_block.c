@@ -25,15 +25,34 @@ struct pr_read_reservation {
 #define IOC_PR_READ_RESERVATION _IOR('p', 207, struct pr_read_reservation)
 #endif
 
-/* A positive answer is a SCSI status in the low byte and, above it, what the
- * host adapter says: enum pr_status of linux/pr.h. */
+/* A positive answer is a SCSI status in the low byte and what the host
+ * adapter says in bits 16 to 23: enum pr_status of linux/pr.h.  Older kernels:
+ *
+ *   SCSI < 5.14  the driver byte, bits 24 to 31, marks sense data
+ *                (sd_pr_command() in drivers/scsi/sd.c)
+ *   NVMe < 6.3   NVMe's own status: code, type from bit 8, "do not retry" in
+ *                bit 14 (nvme_pr_command() in drivers/nvme/host) */
 #define STATUS_CHECK_CONDITION      0x02
 #define STATUS_RESERVATION_CONFLICT 0x18
 #define STATUS_MASK                 0xff
+#define DRIVER_MASK                 (0x7f << 24)
+#define NVME_CONFLICT               0x83 /* no SCSI status is odd */
+#define NVME_STATUS_MASK            0x7ff
 
 /* The kernel does not tell what the CHECK CONDITION was; mostly it is one
  * UNIT ATTENTION after another, and those end. */
 #define TRIES 6
+
+static int
+judge(int answer)
+{
+    if ((answer & STATUS_MASK) == STATUS_RESERVATION_CONFLICT ||
+        (answer & NVME_STATUS_MASK) == NVME_CONFLICT)
+        return -EBADE;
+    if (answer == STATUS_CHECK_CONDITION)
+        return -EIO;
+    return answer & ~STATUS_MASK ? -ENOLINK : -EIO;
+}
 
 static int
 pr_ioctl(int fd, unsigned long request, void *arg)
@@ -42,18 +61,14 @@ pr_ioctl(int fd, unsigned long request, void *arg)
 
     for (int i = 0; i < TRIES; i++) {
         ret = ioctl(fd, request, arg);
+        if (ret > 0)
+            ret &= ~DRIVER_MASK;
         if (ret != STATUS_CHECK_CONDITION)
             break;
     }
     if (ret < 0)
         return errno == ENOTTY || errno == EINVAL ? -EOPNOTSUPP : -errno;
-    if (ret == 0)
-        return 0;
-    if ((ret & STATUS_MASK) == STATUS_RESERVATION_CONFLICT)
-        return -EBADE;
-    if (ret == STATUS_CHECK_CONDITION)
-        return -EIO;
-    return ret & ~STATUS_MASK ? -ENOLINK : -EIO;
+    return ret == 0 ? 0 : judge(ret);
 }
 
 static uint64_t
@@ -97,13 +112,16 @@ pr_block_read_keys(int fd, struct pr_block_state *s)
     s->nkeys = 0;
     if (!err && in.num_keys > PR_BLOCK_KEYS_MAX)
         return -E2BIG;
-    if (!err)
+    if (!err) {
         s->nkeys = in.num_keys;
+        s->generation = in.generation;
+    }
     if (err != -EOPNOTSUPP)
         return err;
     err = reserve_in(fd, 0, buf, sizeof buf, &more);
     if (err)
         return err;
+    s->generation = (uint32_t)big_endian(buf, 4);
     for (; s->nkeys < more / 8; s->nkeys++)
         s->keys[s->nkeys] = big_endian(buf + 8 + 8 * s->nkeys, 8);
     return 0;

@@ -12,13 +12,15 @@
 
 /* What stands on the LUN. */
 struct pr_block_state {
+    uint32_t generation; /* another one whenever keys came or went */
     size_t nkeys;
     uint64_t keys[PR_BLOCK_KEYS_MAX]; /* one for each registered nexus */
     bool reserved;                    /* by whomever */
     bool usable_type; /* write exclusive for registrants, or all of them */
 };
 
-/* pr_block_read_keys, pr_block_read_reservation - fill their part of s.
+/* pr_block_read_keys, pr_block_read_reservation - fill their part of s;
+ * the generation is that of the keys.
  *
  * Through the block layer's ioctls where the kernel has them, else with
  * PERSISTENT RESERVE IN over SG_IO.

@@ -34,7 +34,10 @@ static struct {
 
     uint64_t keys[FAKE_NEXUSES]; /* of each nexus; 0: none */
     uint64_t holder;
-    unsigned type; /* the kernel's number; 0: no reservation */
+    unsigned type;       /* the kernel's number; 0: no reservation */
+    uint32_t generation; /* PRGENERATION */
+    unsigned conflict;   /* how the kernel tells of one; 0: FAKE_CONFLICT */
+    unsigned attention;  /* and of an ioctl's UNIT ATTENTION; 0: FAKE_CHECK */
     unsigned registers, preempts, aborts, resets, waiting;
 } fake = {.lock = PTHREAD_MUTEX_INITIALIZER, .moved = PTHREAD_COND_INITIALIZER};
 
@@ -62,6 +65,12 @@ fake_nexus(int fd)
 }
 
 static inline int
+fake_conflict(void)
+{
+    return fake.conflict ? (int)fake.conflict : FAKE_CONFLICT;
+}
+
+static inline int
 fake_register_locked(unsigned nexus, const struct pr_registration *r)
 {
     fake.registers++;
@@ -70,8 +79,9 @@ fake_register_locked(unsigned nexus, const struct pr_registration *r)
         pthread_cond_wait(&fake.moved, &fake.lock);
     fake.waiting--;
     if (!(r->flags & PR_FL_IGNORE_KEY))
-        return FAKE_CONFLICT;
+        return fake_conflict();
     fake.keys[nexus] = r->new_key;
+    fake.generation++;
     return 0;
 }
 
@@ -79,7 +89,7 @@ static inline int
 fake_reserve_locked(unsigned nexus, const struct pr_reservation *r)
 {
     if (fake.keys[nexus] != r->key || (fake.type && fake.holder != r->key))
-        return FAKE_CONFLICT;
+        return fake_conflict();
     fake.holder = r->key;
     fake.type = r->type;
     return 0;
@@ -93,14 +103,15 @@ fake_preempt_locked(unsigned nexus, const struct pr_preempt *p, bool abort)
     if (abort && fake.refuses_abort)
         return FAKE_CHECK;
     if (fake.keys[nexus] == 0 || fake.keys[nexus] != p->old_key)
-        return FAKE_CONFLICT;
+        return fake_conflict();
     for (unsigned i = 0; i < FAKE_NEXUSES; i++)
         if (fake.keys[i] == p->new_key) {
             fake.keys[i] = 0;
             found = true;
         }
     if (!found)
-        return FAKE_CONFLICT;
+        return fake_conflict();
+    fake.generation++;
     if (fake.holder == p->new_key)
         fake.holder = p->old_key;
     ++*(abort ? &fake.aborts : &fake.preempts);
@@ -123,6 +134,8 @@ fake_reserve_in_locked(uint8_t action, uint8_t *buf)
             buf[8 + b] = (uint8_t)(fake.holder >> 8 * (7 - b));
         buf[21] = (uint8_t)scsi_type[fake.type];
     }
+    for (int b = 0; b < 4; b++)
+        buf[b] = (uint8_t)(fake.generation >> 8 * (3 - b));
     buf[7] = (uint8_t)more;
     return 8 + more;
 }
@@ -130,11 +143,11 @@ fake_reserve_in_locked(uint8_t action, uint8_t *buf)
 static inline int
 fake_sg_locked(struct sg_io_hdr *h)
 {
+    bool attention = !fake.none && fake.attentions > 0 && !fake.attention;
     uint8_t buf[8 + 8 * FAKE_NEXUSES + 24];
     size_t n;
 
-    if (fake.none || h->cmdp[0] != 0x5e || fake.attentions > 0) {
-        bool attention = !fake.none && fake.attentions > 0;
+    if (fake.none || h->cmdp[0] != 0x5e || attention) {
 
         fake.attentions -= attention;
         h->status = FAKE_CHECK;
@@ -168,6 +181,7 @@ fake_read_locked(unsigned number, void *arg)
     if (number == 207) {
         reservation->key = fake.holder;
         reservation->type = fake.type;
+        reservation->generation = fake.generation;
         return 0;
     }
     for (unsigned i = 0; i < FAKE_NEXUSES; i++) {
@@ -178,6 +192,7 @@ fake_read_locked(unsigned number, void *arg)
         n++;
     }
     keys->num_keys = n;
+    keys->generation = fake.generation;
     return 0;
 }
 
@@ -201,7 +216,7 @@ fake_answer_locked(unsigned nexus, unsigned long request, void *arg)
     }
     if (fake.attentions > 0) {
         fake.attentions--;
-        return FAKE_CHECK;
+        return fake.attention ? (int)fake.attention : FAKE_CHECK;
     }
     switch (request) {
     case IOC_PR_REGISTER:

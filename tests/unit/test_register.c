@@ -239,6 +239,20 @@ test_lost_reservation_is_made_again(void **state)
     lun_destroy(l, soon());
 }
 
+/* Before 5.14 sense data left a mark in the driver byte: sd_pr_command(). */
+static void
+test_unit_attentions_of_old_kernels_are_passed_over(void **state)
+{
+    struct lun *l = process(1);
+
+    (void)state;
+    fake.attention = 0x08000002;
+    fake.attentions = 3;
+    assert_int_equal(lun_register(l, soon()), 0);
+    assert_int_equal(registers_sent(), 1);
+    lun_destroy(l, soon());
+}
+
 /* ---- a REGISTER that hangs --------------------------------------- */
 
 static void
@@ -434,10 +448,140 @@ test_refused_abort_becomes_a_reset(void **state)
     assert_int_equal(fake.keys[2], 0);
     assert_int_equal(fake.preempts, 1);
     assert_int_equal(fake.resets, 1);
+    /* nobody registered since: that one still holds */
     assert_int_equal(lun_fence(a, 2, soon()), 0);
     assert_int_equal(fake.resets, 1);
     lun_destroy(a, soon());
     lun_destroy(b, soon());
+}
+
+/* A process dies between PREEMPT and LUN RESET, and its successor, or another
+ * host, finds no key. */
+static void
+test_reset_that_a_dead_process_owed_is_made_up_for(void **state)
+{
+    struct lun *a = process(1), *b = process(2), *c = process(3);
+
+    (void)state;
+    assert_int_equal(lun_register(a, soon()), 0);
+    assert_int_equal(lun_register(b, soon()), 0);
+    assert_int_equal(lun_register(c, soon()), 0);
+    fake.refuses_abort = true;
+    fake.reset_error = EIO;
+    assert_int_equal(lun_fence(a, 3, soon()), -EIO);
+    assert_int_equal(fake.preempts, 1);
+    lun_destroy(a, soon());
+    a = process(1);
+    assert_int_equal(lun_register(a, soon()), 0);
+    assert_int_equal(fake.keys[3], 0);
+    assert_int_equal(lun_fence(a, 3, soon()), -EIO);
+    assert_int_equal(lun_fence(b, 3, soon()), -EIO);
+    fake.reset_error = 0;
+    assert_int_equal(lun_fence(b, 3, soon()), 0);
+    assert_int_equal(fake.resets, 1);
+    assert_int_equal(lun_fence(a, 3, soon()), 0);
+    assert_int_equal(fake.resets, 2);
+    lun_destroy(a, soon());
+    lun_destroy(b, soon());
+    lun_destroy(c, soon());
+}
+
+/* What we know of a host ends when it may have been back. */
+static void
+test_fence_is_forgotten_when_anybody_registers(void **state)
+{
+    struct lun *a = process(1), *b = process(2);
+
+    (void)state;
+    assert_int_equal(lun_register(a, soon()), 0);
+    assert_int_equal(lun_register(b, soon()), 0);
+    fake.refuses_abort = true;
+    assert_int_equal(lun_fence(a, 2, soon()), 0);
+    assert_int_equal(fake.resets, 1);
+    assert_int_equal(lun_check_registration(b, soon()), -EBADE);
+    assert_int_equal(lun_register(b, soon()), 0);
+    fake.keys[2] = 0; /* and was preempted again by somebody */
+    fake.generation++;
+    assert_int_equal(lun_fence(a, 2, soon()), 0);
+    assert_int_equal(fake.resets, 2);
+    lun_destroy(a, soon());
+    lun_destroy(b, soon());
+}
+
+/* Whose abort it was, if any, and whether it has ended, nobody can tell. */
+static void
+test_missing_key_proves_nothing(void **state)
+{
+    struct lun *a = process(1);
+
+    (void)state;
+    assert_int_equal(lun_register(a, soon()), 0);
+    fake.reset_error = EIO;
+    assert_int_equal(lun_fence(a, 2, soon()), -EIO);
+    fake.reset_error = 0;
+    assert_int_equal(lun_fence(a, 2, soon()), 0);
+    assert_int_equal(fake.resets, 1);
+    lun_destroy(a, soon());
+}
+
+/* Where there is no LUN RESET (NVMe), a host of ours takes a key with the
+ * abort or not at all. */
+static void
+test_missing_key_without_a_reset_to_have(void **state)
+{
+    struct lun *a = process(1);
+
+    (void)state;
+    assert_int_equal(lun_register(a, soon()), 0);
+    fake.refuses_reset = true;
+    assert_int_equal(lun_fence(a, 2, soon()), 0);
+    assert_int_equal(fake.aborts, 0);
+    fake.refuses_abort = true;
+    fake.generation++;
+    assert_int_equal(lun_fence(a, 2, soon()), -EOPNOTSUPP);
+    lun_destroy(a, soon());
+}
+
+/* Without a reservation a host without a key may write. */
+static void
+test_fencing_makes_a_lost_reservation_again(void **state)
+{
+    struct lun *a = process(1), *b = process(2);
+
+    (void)state;
+    assert_int_equal(lun_register(a, soon()), 0);
+    assert_int_equal(lun_register(b, soon()), 0);
+    fake.type = 0;
+    fake.holder = 0;
+    assert_int_equal(lun_fence(a, 2, soon()), 0);
+    assert_int_equal(fake.keys[2], 0);
+    assert_int_equal(fake.type, PR_WRITE_EXCLUSIVE_REG_ONLY);
+    assert_int_equal(fake.holder, status_of(a).key);
+    lun_destroy(a, soon());
+    lun_destroy(b, soon());
+}
+
+static void
+fencing_across_a_conflict(unsigned answer)
+{
+    struct lun *a = process(1);
+
+    fake_reset();
+    assert_int_equal(lun_register(a, soon()), 0);
+    fake.conflict = answer;
+    fake.refuses_reset = true; /* so that it asks with a key of nobody's */
+    assert_int_equal(lun_fence(a, 2, soon()), 0);
+    lun_destroy(a, soon());
+}
+
+/* Before 6.3 NVMe's own status came through, with or without "do not retry":
+ * nvme_pr_command(). */
+static void
+test_conflict_as_nvme_tells_it(void **state)
+{
+    (void)state;
+    fencing_across_a_conflict(0x83);
+    fencing_across_a_conflict(0x4083);
 }
 
 static void
@@ -491,6 +635,7 @@ main(void)
         test(test_target_without_reservations),
         test(test_unit_attentions_are_passed_over),
         test(test_lost_reservation_is_made_again),
+        test(test_unit_attentions_of_old_kernels_are_passed_over),
         test(test_register_given_up_is_an_orphan),
         test(test_lock_is_dropped_when_a_register_comes_back),
         test(test_fenced_host_notices_and_registers_anew),
@@ -499,6 +644,12 @@ main(void)
         test(test_fencing_spares_everybody_else),
         test(test_fencing_needs_a_registration),
         test(test_refused_abort_becomes_a_reset),
+        test(test_reset_that_a_dead_process_owed_is_made_up_for),
+        test(test_fence_is_forgotten_when_anybody_registers),
+        test(test_missing_key_proves_nothing),
+        test(test_missing_key_without_a_reset_to_have),
+        test(test_fencing_makes_a_lost_reservation_again),
+        test(test_conflict_as_nvme_tells_it),
         test(test_no_fence_is_claimed_without_abort_and_reset),
         test(test_reset_that_failed_is_still_owed),
     };
