@@ -37,14 +37,15 @@ close_fd(const int *fd)
 #define SCOPED_FD __attribute__((cleanup(close_fd))) int
 
 /* Names become file names: one that came from an option must not leave
- * statedir. */
+ * statedir.  A LUN's name may hold dots, a process' may not, so that no two
+ * pairs of them share a file. */
 static int
 path_of(char path[PATH_MAX], const char *statedir, const char *lun,
         const char *process, const char *suffix)
 {
     int n;
 
-    if (!*lun || strchr(lun, '/') || strchr(process, '/'))
+    if (!*lun || strchr(lun, '/') || strpbrk(process, "/."))
         return -EINVAL;
     n = snprintf(path, PATH_MAX, "%s/%s%s%s%s", statedir, lun,
                  *process ? "." : "", process, suffix);
@@ -276,7 +277,7 @@ epoch_save_keys(const char *statedir, const char *lun, const char *process,
     int r = path_of(path, statedir, lun, process, ".keys");
 
     if (r == 0)
-        r = path_of(fresh, statedir, lun, process, ".keys.new");
+        r = path_of(fresh, statedir, lun, process, ".keys~");
     if (r < 0)
         return r;
     r = write_keys(fresh, keys, n);

@@ -25,7 +25,7 @@ uint32_t epoch_last(const char *statedir, const char *lun);
  * rename, fsync of the folder) before a REGISTER with a new key is sent, so
  * that the process' successor knows what to preempt.
  *
- * lun and process must not hold '/' (-EINVAL).
+ * lun must not hold '/', process neither '/' nor '.' (-EINVAL).
  *
  * errors:  -errno; load returns how many there are, 0 without the file,
  *          -E2BIG more than max, -EUCLEAN the file is damaged

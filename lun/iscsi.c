@@ -20,7 +20,8 @@
 
 /* ---- opening ------------------------------------------------------------ */
 
-/* The first line of the file. */
+/* The first line of the file.  An empty one would log in without proof of
+ * who we are, one that was cut short never. */
 static char *
 read_secret(const struct lun_options *opt)
 {
@@ -35,14 +36,20 @@ read_secret(const struct lun_options *opt)
     }
     f = fopen(opt->chap_secret_file, "re");
     if (f && fgets(line, sizeof(line), f)) {
-        line[strcspn(line, "\r\n")] = '\0';
-        secret = strdup(line);
+        size_t len = strcspn(line, "\r\n");
+        bool whole = line[len] != '\0' || fgetc(f) == EOF;
+
+        line[len] = '\0';
+        if (len > 0 && whole)
+            secret = strdup(line);
     }
     explicit_bzero(line, sizeof(line));
     if (f)
         fclose(f);
     if (!secret) {
-        log_error("lun %s: no secret in %s", opt->name, opt->chap_secret_file);
+        log_error("lun %s: no secret of 1 to %d characters in the first line "
+                  "of %s",
+                  opt->name, SECRET_MAX - 1, opt->chap_secret_file);
         errno = EINVAL;
     }
     return secret;

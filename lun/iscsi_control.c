@@ -266,6 +266,10 @@ iscsi_control_run(struct iscsi_path *p, uint64_t nexus, struct iscsi_control *c,
     while (!c->done && wait_cond(&l->changed, &l->lock, deadline_ms))
         ;
     err = c->done ? c->error : -ETIMEDOUT;
+    if (err == -ETIMEDOUT)
+        p->silent++;
+    else if (err != -ENOLINK)
+        p->silent = 0;
     pthread_mutex_unlock(&l->lock);
     return err;
 }

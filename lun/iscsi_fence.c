@@ -241,9 +241,10 @@ fence_round(const struct iscsi_via *via, struct campaign *c)
     c->looked = true;
     if (keys.n == 0 && !c->reset_due)
         return 1;
-    err = preempt_victims(via, c, &keys);
+    /* first: what is sent while there is none needs no key */
+    err = iscsi_reserve_ensure(via);
     if (!err)
-        err = iscsi_reserve_ensure(via);
+        err = preempt_victims(via, c, &keys);
     if (!err && c->reset_due) {
         err = iscsi_reserve_lun_reset(via);
         c->reset_due = err != 0;
@@ -275,15 +276,14 @@ fence_until(struct iscsi_lun *l, struct campaign *c, uint64_t deadline_ms)
 
         pthread_mutex_lock(&l->lock);
         registered = l->registration == LUN_REGISTERED;
-        found = registered &&
-                iscsi_pr_via_locked(l, ISCSI_MEMBER, deadline_ms, &via);
+        found = registered && iscsi_pr_attempt_locked(l, deadline_ms, &via);
         pthread_mutex_unlock(&l->lock);
         if (!registered)
             return -EBADE;
         err = found ? fence_round(&via, c) : -ENOLINK;
         if (err > 0)
             return 0;
-        if (err != 0 && err != -ENOLINK)
+        if (err != 0 && err != -ENOLINK && err != -ETIMEDOUT)
             return err;
         pthread_mutex_lock(&l->lock);
         more =

@@ -63,6 +63,9 @@
 #define ISCSI_DOUBT_MS 5000
 /* the keeper's own commands, when nobody waits with a deadline */
 #define ISCSI_KEEPER_MS 10000
+/* between attempts to bury when the target refuses what it takes, doubling */
+#define ISCSI_REFUSED_MIN_MS 500
+#define ISCSI_REFUSED_MAX_MS 8000
 /* a key whose REGISTER was never answered is looked for this long */
 #define ISCSI_STRAY_MS 300000
 #define ISCSI_MAX_IO   (8u << 20)
@@ -200,6 +203,7 @@ struct iscsi_path {
     struct iscsi_requests inbox, sent;
     struct iscsi_controls controls; /* not taken by the thread yet */
     unsigned nsent;
+    unsigned silent; /* commands of our own without an answer, in a row */
 
     /* the path's thread only */
     struct iscsi_context *ctx;
@@ -282,6 +286,9 @@ struct iscsi_lun {
     uint64_t key;                    /* the newest */
     bool check_keys, check_capacity; /* for the keeper */
     bool no_abort; /* PREEMPT AND ABORT was refused, and we said so */
+    bool no_reset; /* the last LUN RESET was refused, and we said so */
+    unsigned bury_backoff_ms; /* the target refuses what graves take; or 0 */
+    uint64_t bury_ms;         /* not before this, then */
 };
 
 /* The LUN may be written through this nexus now. */
@@ -460,9 +467,14 @@ enum iscsi_wanted {
     ISCSI_FRESH,  /* that never sent a REGISTER */
 };
 
-/* iscsi_pr_via_locked - find one; false: there is none now. */
+/* iscsi_pr_via_locked - find one, rather not on a path that has left our
+ * commands without an answer; false: there is none now. */
 bool iscsi_pr_via_locked(struct iscsi_lun *l, enum iscsi_wanted wanted,
                          uint64_t deadline_ms, struct iscsi_via *via);
+/* iscsi_pr_attempt_locked - find a member; as long as others are left that
+ * may do as well, via->deadline_ms leaves them half of the time. */
+bool iscsi_pr_attempt_locked(struct iscsi_lun *l, uint64_t deadline_ms,
+                             struct iscsi_via *via);
 /* iscsi_pr_turn_locked - only one thread at a time changes the registration;
  * false: deadline_ms came first. */
 bool iscsi_pr_turn_locked(struct iscsi_lun *l, uint64_t deadline_ms);

@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/log.h"
 #include "lun/iscsi_impl.h"
@@ -24,11 +25,11 @@ enum work {
 };
 
 static enum work
-find_work_locked(struct iscsi_lun *l, struct iscsi_via *via)
+find_work_locked(struct iscsi_lun *l, struct iscsi_via *via, uint64_t now_ms)
 {
     bool pr = l->opt->fence == LUN_FENCE_PR;
     bool registered = l->registration == LUN_REGISTERED;
-    uint64_t deadline_ms = clock_ms() + ISCSI_KEEPER_MS;
+    uint64_t deadline_ms = now_ms + ISCSI_KEEPER_MS;
 
     if (pr && !registered)
         l->check_keys = false; /* nothing to lose */
@@ -42,7 +43,7 @@ find_work_locked(struct iscsi_lun *l, struct iscsi_via *via)
         /* first: without its key the member cannot bury anybody */
         if (pr && l->check_keys)
             return WORK_LOOK;
-        if (iscsi_fence_graves_due_locked(l))
+        if (l->bury_ms <= now_ms && iscsi_fence_graves_due_locked(l))
             return WORK_BURY;
     }
     if (pr && iscsi_pr_via_locked(l, ISCSI_FRESH, deadline_ms, via))
@@ -78,6 +79,30 @@ claim_locked(struct iscsi_lun *l, enum work work)
         l->check_capacity = false;
 }
 
+/* The target answered, and will hardly answer something else in a moment. */
+static bool
+is_refusal(int err)
+{
+    return err != -ENOLINK && err != -ETIMEDOUT && err != -EAGAIN &&
+           err != -EBADE;
+}
+
+static void
+refused_locked(struct iscsi_lun *l, int err)
+{
+    /* of a refused LUN RESET it was told already */
+    if (l->bury_backoff_ms == 0 && err != -EOPNOTSUPP)
+        log_error("lun %s: what a lost session has sent cannot be ended, and "
+                  "writes wait: the target answers: %s",
+                  l->opt->name, strerror(-err));
+    l->bury_backoff_ms *= 2;
+    if (l->bury_backoff_ms < ISCSI_REFUSED_MIN_MS)
+        l->bury_backoff_ms = ISCSI_REFUSED_MIN_MS;
+    if (l->bury_backoff_ms > ISCSI_REFUSED_MAX_MS)
+        l->bury_backoff_ms = ISCSI_REFUSED_MAX_MS;
+    l->bury_ms = clock_ms() + l->bury_backoff_ms;
+}
+
 static void
 failed_locked(struct iscsi_lun *l, enum work work, const struct iscsi_via *via,
               int err)
@@ -86,6 +111,8 @@ failed_locked(struct iscsi_lun *l, enum work work, const struct iscsi_via *via,
         l->check_keys = true;
     if (work == WORK_CAPACITY)
         l->check_capacity = true;
+    if (work == WORK_BURY && is_refusal(err))
+        refused_locked(l, err);
     /* A nexus that answers probes but not this is of no use. */
     if (err == -ETIMEDOUT && via->path->nexus &&
         via->path->nexus->id == via->nexus)
@@ -105,12 +132,15 @@ iscsi_keeper_main(void *lun)
         enum lun_registration before = l->registration;
         uint64_t size = l->info.size;
         struct iscsi_via via;
-        enum work work = l->busy ? WORK_NONE : find_work_locked(l, &via);
+        uint64_t now_ms = clock_ms();
+        enum work work =
+            l->busy ? WORK_NONE : find_work_locked(l, &via, now_ms);
         bool changed;
         int err;
 
         if (work == WORK_NONE) {
-            wait_cond(&l->changed, &l->lock, CLOCK_NEVER);
+            wait_cond(&l->changed, &l->lock,
+                      l->bury_ms > now_ms ? l->bury_ms : CLOCK_NEVER);
             continue;
         }
         l->busy = true;
@@ -121,6 +151,8 @@ iscsi_keeper_main(void *lun)
         iscsi_pr_turn_over_locked(l);
         if (err)
             failed_locked(l, work, &via, err);
+        else if (work == WORK_BURY)
+            l->bury_backoff_ms = 0;
         changed = l->registration != before || l->info.size != size ||
                   work == WORK_BURY;
         if (changed) {

@@ -74,22 +74,53 @@ iscsi_pr_turn_over_locked(struct iscsi_lun *l)
     pthread_cond_broadcast(&l->changed);
 }
 
+static bool
+fits_locked(const struct iscsi_lun *l, const struct iscsi_path *p,
+            enum iscsi_wanted wanted)
+{
+    const struct iscsi_nexus *n = p->nexus;
+
+    if (!n || p->dropped[0] != '\0')
+        return false;
+    return wanted == ISCSI_MEMBER ? iscsi_member_locked(l, n) : n->key == 0;
+}
+
 bool
 iscsi_pr_via_locked(struct iscsi_lun *l, enum iscsi_wanted wanted,
                     uint64_t deadline_ms, struct iscsi_via *via)
 {
+    struct iscsi_path *best = NULL;
+
     for (size_t i = 0; i < l->npaths; i++) {
         struct iscsi_path *p = &l->paths[i];
-        struct iscsi_nexus *n = p->nexus;
 
-        if (!n || p->dropped[0] != '\0')
-            continue;
-        if (wanted == ISCSI_MEMBER ? !iscsi_member_locked(l, n) : n->key != 0)
-            continue;
-        *via = (struct iscsi_via){p, n->id, n->key, deadline_ms};
-        return true;
+        if (fits_locked(l, p, wanted) && (!best || p->silent < best->silent))
+            best = p;
     }
-    return false;
+    if (!best)
+        return false;
+    *via = (struct iscsi_via){best, best->nexus->id, best->nexus->key,
+                              deadline_ms};
+    return true;
+}
+
+/* A portal may answer every probe and no command. */
+bool
+iscsi_pr_attempt_locked(struct iscsi_lun *l, uint64_t deadline_ms,
+                        struct iscsi_via *via)
+{
+    uint64_t now_ms = clock_ms();
+    bool others = false;
+
+    if (!iscsi_pr_via_locked(l, ISCSI_MEMBER, deadline_ms, via))
+        return false;
+    for (size_t i = 0; i < l->npaths && !others; i++)
+        others = &l->paths[i] != via->path &&
+                 fits_locked(l, &l->paths[i], ISCSI_MEMBER) &&
+                 l->paths[i].silent <= via->path->silent;
+    if (others && deadline_ms > now_ms)
+        via->deadline_ms = now_ms + (deadline_ms - now_ms) / 2;
+    return true;
 }
 
 /* The nexus of via, as long as it is its path's. */
@@ -517,6 +548,7 @@ iscsi_pr_register(void *b, uint64_t deadline_ms)
     struct iscsi_lun *l = b;
     bool wrong;
     bool turn;
+    bool no_reset;
     int err;
 
     if (l->opt->fence == LUN_FENCE_DRAIN)
@@ -531,13 +563,14 @@ iscsi_pr_register(void *b, uint64_t deadline_ms)
     pthread_mutex_lock(&l->lock);
     if (err && l->wrong_id)
         err = -ESTALE;
+    no_reset = l->no_reset;
     iscsi_pr_turn_over_locked(l);
     pthread_mutex_unlock(&l->lock);
     if (err == -EBUSY)
         log_error("lun %s: reserved in another way than \"write exclusive, "
                   "registrants only\": clear that reservation first",
                   l->opt->name);
-    else if (err == -EOPNOTSUPP)
+    else if (err == -EOPNOTSUPP && !no_reset)
         log_error("lun %s: the target knows no persistent reservations: set "
                   "fence = drain",
                   l->opt->name);
@@ -602,12 +635,30 @@ iscsi_pr_look(struct iscsi_lun *l, const struct iscsi_via *via)
     return err == -EBADE ? -EAGAIN : err; /* others make and lose it */
 }
 
+/* Another path may do where one failed. */
+static int
+look_until(struct iscsi_lun *l, uint64_t deadline_ms)
+{
+    for (;;) {
+        struct iscsi_via via;
+        bool found;
+        int err;
+
+        pthread_mutex_lock(&l->lock);
+        found = iscsi_pr_attempt_locked(l, deadline_ms, &via);
+        pthread_mutex_unlock(&l->lock);
+        err = found ? iscsi_pr_look(l, &via) : -ENOLINK;
+        if (!found || (err != -ETIMEDOUT && err != -ENOLINK) ||
+            clock_ms() >= deadline_ms || l->stopping)
+            return err;
+    }
+}
+
 int
 iscsi_pr_check(void *b, uint64_t deadline_ms)
 {
     struct iscsi_lun *l = b;
     enum lun_registration before;
-    struct iscsi_via via;
     int err = 0;
 
     pthread_mutex_lock(&l->lock);
@@ -618,11 +669,9 @@ iscsi_pr_check(void *b, uint64_t deadline_ms)
     before = l->registration;
     if (before != LUN_REGISTERED)
         err = before == LUN_FENCED ? -EBADE : 0;
-    else if (!iscsi_pr_via_locked(l, ISCSI_MEMBER, deadline_ms, &via))
-        err = -ENOLINK;
     pthread_mutex_unlock(&l->lock);
-    if (!err && before == LUN_REGISTERED)
-        err = iscsi_pr_look(l, &via);
+    if (before == LUN_REGISTERED)
+        err = look_until(l, deadline_ms);
     pthread_mutex_lock(&l->lock);
     iscsi_pr_turn_over_locked(l);
     pthread_mutex_unlock(&l->lock);

@@ -194,6 +194,25 @@ iscsi_reserve_preempt_abort(const struct iscsi_via *via, uint64_t victim)
 
 /* ---- LUN RESET ---------------------------------------------------------- */
 
+/* Nothing else ends what was sent on a session that is lost, or by a host
+ * whose key somebody took: it is a person's turn. */
+static void
+note_reset(struct iscsi_lun *l, int err)
+{
+    bool news;
+
+    pthread_mutex_lock(&l->lock);
+    news = err == -EOPNOTSUPP && !l->no_reset;
+    if (news || err == 0)
+        l->no_reset = news;
+    pthread_mutex_unlock(&l->lock);
+    if (news)
+        log_error("lun %s: the target refuses LUN RESET: what a lost session "
+                  "or a fenced host has sent cannot be ended, and writes "
+                  "wait: allow LUN RESET for initiator %s",
+                  l->opt->name, l->opt->initiator);
+}
+
 int
 iscsi_reserve_lun_reset(const struct iscsi_via *via)
 {
@@ -204,5 +223,6 @@ iscsi_reserve_lun_reset(const struct iscsi_via *via)
         return -ENOMEM;
     err = iscsi_control_run(via->path, via->nexus, c, via->deadline_ms);
     iscsi_control_put(via->path->lun, c);
+    note_reset(via->path->lun, err);
     return err;
 }

@@ -38,8 +38,9 @@ enum lun_fence {
 struct lun_options {
     const char *name;     /* for messages and file names */
     const char *device;   /* /dev/..., /path/to/file, or iscsi://... */
-    const char *process;  /* unique on this host: "proxy", or the client; who
-                             has it after another one waits for its writes */
+    const char *process;  /* unique on this host: "proxy", or the client; no
+                             '.' or '/'; who has it after another one waits
+                             for its writes */
     const char *rundir;   /* locks live here */
     const char *statedir; /* epochs and keys in use live here */
     unsigned cluster_number;

@@ -217,6 +217,9 @@ test_epoch_names_stay_in_their_folder(void **state)
     assert_int_equal(errno, EINVAL);
     assert_int_equal(epoch_save_keys(dir, "v", "a/b", &key, 1), -EINVAL);
     assert_int_equal(epoch_load_keys(dir, "../v", "p", &key, 1), -EINVAL);
+    /* else it would be the file of LUN v.a, process b */
+    assert_int_equal(epoch_save_keys(dir, "v", "a.b", &key, 1), -EINVAL);
+    assert_int_equal(epoch_load_keys(dir, "v", "a.b", &key, 1), -EINVAL);
 }
 
 static void

@@ -6,12 +6,12 @@
 #include <stdatomic.h>
 
 #include "lun/epoch.h"
+#include "lun/iscsi_impl.h"
 #include "lun/sense.h"
 #include "tests/unit/iscsi_host.h"
 
 /* ---- reaching in -------------------------------------------------------- */
 
-struct iscsi_via;
 int __real_iscsi_reserve_register(const struct iscsi_via *via, uint64_t key);
 int __wrap_iscsi_reserve_register(const struct iscsi_via *via, uint64_t key);
 
@@ -45,6 +45,42 @@ __wrap_sense_judge_status(uint8_t status)
     if (always_reset)
         v.news |= SENSE_RESET;
     return v;
+}
+
+void __real_iscsi_control_start(struct iscsi_path *p, struct iscsi_control *c);
+void __wrap_iscsi_control_start(struct iscsi_path *p, struct iscsi_control *c);
+
+/* This portal swallows our commands, and answers probes. */
+static const char *_Atomic deaf;
+/* The target refuses LUN RESETs; so many until now. */
+static atomic_bool refuses_reset;
+static atomic_uint refusals;
+
+static void
+refuse(struct iscsi_path *p, struct iscsi_control *c)
+{
+    refusals++;
+    pthread_mutex_lock(&p->lun->lock);
+    c->error = -EOPNOTSUPP;
+    c->done = true;
+    pthread_cond_broadcast(&p->lun->changed);
+    pthread_mutex_unlock(&p->lun->lock);
+    iscsi_control_put(p->lun, c);
+}
+
+void
+__wrap_iscsi_control_start(struct iscsi_path *p, struct iscsi_control *c)
+{
+    const char *portal = deaf;
+
+    if (c->lun_reset && refuses_reset) {
+        refuse(p, c);
+    } else if (portal && strncmp(p->portal, portal, strlen(portal)) == 0) {
+        c->path = p;
+        STAILQ_INSERT_TAIL(&p->issued, c, link);
+    } else {
+        __real_iscsi_control_start(p, c);
+    }
 }
 
 /* ---- the right to write ------------------------------------------------- */
@@ -108,6 +144,76 @@ test_check_finds_a_fence(void **state)
     assert_int_equal(lun_check_registration(b.lun, soon()), 0);
     assert_int_equal(host_down(&a), 0);
     assert_int_equal(host_down(&b), 0);
+}
+
+/* The first path's portal answers probes and no command; the other one does
+ * what is asked, and is asked first from then on. */
+static void
+test_check_goes_on_to_another_path(void **state)
+{
+    struct host a;
+    uint64_t begin_ms;
+
+    (void)state;
+    host_up(&a, 1, 2);
+    await_keys(1, 2);
+    deaf = "127.0.0.2";
+    assert_int_equal(lun_check_registration(a.lun, clock_ms() + 3000), 0);
+    begin_ms = clock_ms();
+    assert_int_equal(lun_check_registration(a.lun, begin_ms + 10000), 0);
+    assert_in_range(clock_ms() - begin_ms, 0, 4000);
+    deaf = NULL;
+    assert_int_equal(host_down(&a), 0);
+}
+
+static void
+test_fence_goes_on_to_another_path(void **state)
+{
+    struct host a;
+    struct host b;
+
+    (void)state;
+    host_up(&a, 1, 2);
+    host_up(&b, 2, 4);
+    await_keys(1, 2);
+    await_keys(2, 2);
+    deaf = "127.0.0.2";
+    assert_int_equal(lun_fence(a.lun, 2, clock_ms() + 4000), 0);
+    deaf = NULL;
+    assert_int_equal(keys_of(2), 0);
+    assert_int_equal(host_down(&a), 0);
+    assert_int_equal(host_down(&b), 0);
+}
+
+/* tgtd refuses PREEMPT AND ABORT, and here LUN RESET as well: nothing can
+ * end what a lost session has sent.  It is not asked for all the time. */
+static void
+test_refused_resets_are_not_asked_for_all_the_time(void **state)
+{
+    struct host a;
+    struct lun_tally *t = lun_tally_create();
+    unsigned n;
+
+    (void)state;
+    host_up(&a, 1, 2);
+    await_keys(1, 2);
+    refuses_reset = true;
+    refusals = 0;
+    san_mute(2);
+    san_mute(3);
+    lose_writes(&a, t, 0xAA);
+    san_heal();
+    for (uint64_t until_ms = soon(); refusals == 0; usleep(1000))
+        assert_true(clock_ms() < until_ms);
+    usleep(1200000);
+    n = refusals;
+    assert_in_range(n, 1, 4);
+    assert_true(status_of(&a).orphans > 0);
+    refuses_reset = false;
+    await(&a, st.orphans == 0);
+    assert_int_equal(lun_tally_count(t), 0);
+    lun_tally_put(t);
+    assert_int_equal(host_down(&a), 0);
 }
 
 static void
@@ -760,6 +866,8 @@ each_teardown(void **state)
     san_heal();
     before_register = NULL;
     always_reset = false;
+    refuses_reset = false;
+    deaf = NULL;
     return 0;
 }
 
@@ -772,6 +880,9 @@ main(int argc, char **argv)
         iscsi_test(test_write_needs_the_present_registration),
         iscsi_test(test_fenced_host_stops_and_registers_anew),
         iscsi_test(test_check_finds_a_fence),
+        iscsi_test(test_check_goes_on_to_another_path),
+        iscsi_test(test_fence_goes_on_to_another_path),
+        iscsi_test(test_refused_resets_are_not_asked_for_all_the_time),
         iscsi_test(test_host_fenced_while_cut_off_finds_out),
         iscsi_test(test_fenced_with_a_dead_path_and_an_idle_one),
         iscsi_test(test_register_behind_a_fence_does_not_join),
