@@ -894,7 +894,8 @@ start_parts(struct router *r, char *err, size_t errlen)
     const struct tlsdir_files files = {cfg->ca, cfg->cert, cfg->key, cfg->crl};
 
     r->state_file = state_open(cfg->statedir, lun_name(r), r->opt.client,
-                               &r->state, err, errlen);
+                               clock_ms() + STATE_PATIENCE_MS, &r->state, err,
+                               errlen);
     if (!r->state_file)
         return -errno;
     r->tls_dir = tlsdir_create(cfg->rundir, &files);

@@ -14,9 +14,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "lun/hostlock.h"
 
 #define SLOT 4096
 
@@ -186,9 +189,27 @@ create(const char *path, const char *folder)
     return e;
 }
 
+/* A process that was killed holds its lock until the kernel has given back
+ * the I/O that one of its threads waits for. */
+static int
+take_lock(int fd, const char *path, uint64_t deadline_ms)
+{
+    uint64_t now_ms = clock_ms();
+    int e = hostlock_exclusive(fd, 0);
+
+    if (e == -ETIMEDOUT && now_ms < deadline_ms) {
+        log_warning("%s: another process holds it, perhaps one that was "
+                    "killed and whose I/O has not come back: waiting for up "
+                    "to %llu s",
+                    path, (unsigned long long)(deadline_ms - now_ms) / 1000);
+        e = hostlock_exclusive(fd, deadline_ms);
+    }
+    return e == -ETIMEDOUT ? -EBUSY : e;
+}
+
 /* A descriptor, or -errno. */
 static int
-open_locked(const char *path, const char *folder)
+open_locked(const char *path, const char *folder, uint64_t deadline_ms)
 {
     int fd = open(path, O_RDWR | O_CLOEXEC), e;
 
@@ -200,16 +221,16 @@ open_locked(const char *path, const char *folder)
     }
     if (fd < 0)
         return -errno;
-    if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+    e = take_lock(fd, path, deadline_ms);
+    if (e == 0)
         return fd;
-    e = errno == EWOULDBLOCK ? -EBUSY : -errno;
     close(fd);
     return e;
 }
 
 struct state_file *
 state_open(const char *statedir, const char *lun, const char *client,
-           struct state *s, char *err, size_t errlen)
+           uint64_t deadline_ms, struct state *s, char *err, size_t errlen)
 {
     struct state_file *f = calloc(1, sizeof *f);
     char path[PATH_MAX];
@@ -219,14 +240,15 @@ state_open(const char *statedir, const char *lun, const char *client,
     if (!f)
         return NULL;
     snprintf(path, sizeof path, "%s/%s.%s", statedir, lun, client);
-    f->fd = open_locked(path, statedir);
+    f->fd = open_locked(path, statedir, deadline_ms);
     e = f->fd < 0 ? -f->fd : load(f, s) ? 0 : EINVAL;
     if (e == 0)
         return f;
     if (e == EBUSY)
         snprintf(err, errlen,
-                 "%s: another process serves LUN %s as client %s: give each "
-                 "process a client=NAME of its own",
+                 "%s: another process serves LUN %s as client %s, or was "
+                 "killed and its I/O has not come back: give each process a "
+                 "client=NAME of its own",
                  path, lun, client);
     else if (e == EINVAL)
         snprintf(err, errlen,

@@ -26,19 +26,25 @@ struct state {
 
 struct state_file;
 
+/* How long a plugin waits at its start for a predecessor that was killed.
+ * Longer than systemd counts the starts of a unit (5 in 10 s), so that it
+ * goes on trying; short enough that a mistake shows. */
+#define STATE_PATIENCE_MS 12000
+
 /* state_open - open or make STATEDIR/LUN.CLIENT and read what is there.
  *
  * The file has two slots of 4 KiB, allocated when it is made and written in
  * turn, so that saving works on a full disk and a torn write leaves the
- * older slot.  The file is locked for this process.
+ * older slot.  The file is locked for this process; as long as another one
+ * has it, waits until deadline_ms, with one warning.
  *
- * errors:  NULL, errno and a message in err: EBUSY another process has it
- *          locked; EINVAL both slots are damaged; else of the file system
+ * errors:  NULL, errno and a message in err: EBUSY another process still has
+ *          it locked; EINVAL both slots are damaged; else of the file system
  * owns:    ended with state_close
  */
 struct state_file *state_open(const char *statedir, const char *lun,
-                              const char *client, struct state *s, char *err,
-                              size_t errlen);
+                              const char *client, uint64_t deadline_ms,
+                              struct state *s, char *err, size_t errlen);
 
 /* state_save - on disk (fdatasync) when it returns 0; else -errno, and a
  * successor finds s or what was saved before. */

@@ -21,6 +21,7 @@
 
 #include <cmocka.h>
 
+#include "common/clock.h"
 #include "plugin/state.h"
 
 #define SLOT 4096
@@ -119,7 +120,7 @@ teardown(void **state)
 static struct state_file *
 try_open(struct state *s)
 {
-    return state_open(dir, "vm", "main", s, err, sizeof err);
+    return state_open(dir, "vm", "main", 0, s, err, sizeof err);
 }
 
 static struct state_file *
@@ -265,7 +266,7 @@ test_state_clients_have_files_of_their_own(void **state)
     char other[96];
 
     (void)state;
-    g = state_open(dir, "vm", "other", &s, err, sizeof err);
+    g = state_open(dir, "vm", "other", 0, &s, err, sizeof err);
     assert_non_null(g);
     state_close(g);
     state_close(f);
@@ -285,14 +286,46 @@ test_state_second_process_is_refused(void **state)
     state_close(must_open(&s));
 }
 
+/* A process that was killed keeps the lock until its I/O has come back. */
+static void
+test_state_lock_of_a_killed_process_is_waited_for(void **state)
+{
+    struct state s;
+    struct state_file *f;
+    int held[2];
+    char c;
+    pid_t child;
+
+    (void)state;
+    save(1, 7);
+    assert_int_equal(pipe(held), 0);
+    child = fork();
+    if (child == 0) {
+        try_open(&s);
+        if (write(held[1], "", 1) != 1)
+            _exit(1);
+        usleep(300000);
+        _exit(0);
+    }
+    assert_int_equal(read(held[0], &c, 1), 1);
+    assert_refused(EBUSY, "or was killed");
+    f = state_open(dir, "vm", "main", clock_ms() + 20000, &s, err, sizeof err);
+    assert_non_null(f);
+    assert_int_equal(s.generation, 7);
+    state_close(f);
+    assert_int_equal(waitpid(child, NULL, 0), child);
+    close(held[0]);
+    close(held[1]);
+}
+
 static void
 test_state_missing_folder_is_told(void **state)
 {
     struct state s;
 
     (void)state;
-    assert_null(
-        state_open("/nonexistent/detour", "vm", "main", &s, err, sizeof err));
+    assert_null(state_open("/nonexistent/detour", "vm", "main", 0, &s, err,
+                           sizeof err));
     assert_int_equal(errno, ENOENT);
     assert_non_null(strstr(err, "/nonexistent/detour/vm.main"));
     assert_non_null(strstr(err, "No such file"));
@@ -503,7 +536,7 @@ save_on_full_disk(void)
     save(2, 9);
     assert_saved(9);
     /* a new client finds no room: an error, not half a file */
-    f = state_open(dir, "vm", "new", &s, err, sizeof err);
+    f = state_open(dir, "vm", "new", 0, &s, err, sizeof err);
     assert_null(f);
     assert_int_equal(errno, ENOSPC);
     assert_int_equal(count_files(), 2);
@@ -559,6 +592,7 @@ main(void)
         TEST(test_state_is_on_disk_when_saved),
         TEST(test_state_clients_have_files_of_their_own),
         TEST(test_state_second_process_is_refused),
+        TEST(test_state_lock_of_a_killed_process_is_waited_for),
         TEST(test_state_missing_folder_is_told),
         TEST(test_state_too_much_is_an_error_and_keeps_the_former),
         TEST(test_state_torn_slot_falls_back_to_the_older),
