@@ -370,6 +370,16 @@ serving(const struct out *o, const json_t *share)
 }
 
 static void
+fences(const struct out *o, const json_t *share)
+{
+    if (field_has(share, "fences"))
+        sample(o, field_number(share, "fences", 0), "result", "done", NULL);
+    if (field_has(share, "fences_failed"))
+        sample(o, field_number(share, "fences_failed", 0), "result", "failed",
+               NULL);
+}
+
+static void
 sessions(const struct out *o, const json_t *share)
 {
     sample(o, (double)json_array_size(get(share, "sessions")), NULL);
@@ -475,6 +485,18 @@ connections(const struct out *o, const json_t *a)
 }
 
 static void
+refused(const struct out *o, const json_t *a)
+{
+    field_sample(o, a, "refused", 1);
+}
+
+static void
+tls_errors(const struct out *o, const json_t *a)
+{
+    field_sample(o, a, "tls_errors", 1);
+}
+
+static void
 draining(const struct out *o, const json_t *a)
 {
     if (json_is_boolean(get(a, "draining")))
@@ -561,6 +583,13 @@ static const struct metric {
      OF_PROCESS, connections},
     {"detour_proxy_draining", "gauge", "1: the proxy is drained by order.",
      OF_PROCESS, draining},
+    {"detour_proxy_refused_total", "counter",
+     "Connections, or requests for a LUN, that were refused.", OF_PROCESS,
+     refused},
+    {"detour_proxy_tls_errors_total", "counter",
+     "Refused for TLS or a certificate.", OF_PROCESS, tls_errors},
+    {"detour_proxy_fences_total", "counter",
+     "Hosts fenced so that others may write.", OF_SHARE, fences},
     {"detour_proxy_serving", "gauge", "1: peers are served.", OF_SHARE,
      serving},
     {"detour_proxy_sessions", "gauge", "Sessions of peers.", OF_SHARE,

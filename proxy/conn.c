@@ -217,6 +217,13 @@ plain(struct conn *c, uint64_t deadline_ms)
 }
 
 static enum end
+not_secure(struct conn *c, const char *why)
+{
+    atomic_fetch_add(&c->server->tls_errors, 1);
+    return refused(c, why);
+}
+
+static enum end
 identify(struct conn *c)
 {
     const struct config_host *peer;
@@ -225,13 +232,13 @@ identify(struct conn *c)
 
     peer = tls_peer(c->server->config, c->stream.ssl, err, sizeof err);
     if (!peer)
-        return refused(c, err);
+        return not_secure(c, err);
     if (server_identify(c->server, c, peer, &why))
         return refused(c, why);
     /* A reload that came before server_identify has not looked at it. */
     if (!tls_is_current(c->server->tls, c->stream.ssl) &&
         tls_check_again(c->server->tls, c->cert, c->chain, err, sizeof err))
-        return refused(c, err);
+        return not_secure(c, err);
     log_debug("%s: it is %s, from %s", c->name, peer->name, c->address);
     return END_GO_ON;
 }
@@ -252,7 +259,7 @@ secure(struct conn *c, uint64_t deadline_ms)
             return e;
     }
     if (rc)
-        return refused(c, c->stream.error);
+        return not_secure(c, c->stream.error);
     negotiate_secure(&c->negotiate, clock_ms());
     return identify(c);
 }

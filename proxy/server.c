@@ -209,6 +209,7 @@ server_refused(struct server *s, const struct conn *c, const char *why)
     unsigned withheld = 0;
     bool tell;
 
+    atomic_fetch_add(&s->refused, 1);
     pthread_mutex_lock(&s->lock);
     tell = limit_allow(&s->refusals, clock_ms(), &withheld);
     pthread_mutex_unlock(&s->lock);

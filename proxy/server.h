@@ -5,6 +5,7 @@
 #define DETOUR_PROXY_SERVER_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -33,6 +34,8 @@ struct server {
     size_t nshares;
     uint64_t started_ms;
     unsigned max_conns;
+    _Atomic uint64_t refused;    /* connections and requests for a LUN */
+    _Atomic uint64_t tls_errors; /* of these, for TLS or a certificate */
 
     pthread_mutex_t lock;
     pthread_cond_t gone; /* a connection has ended */

@@ -355,6 +355,8 @@ share_get_status(struct share *s, struct share_status *st)
     st->serve = s->serve;
     st->drain = s->drain;
     st->counts = session_sweep(&s->sessions);
+    st->fences = s->fences;
+    st->fences_failed = s->fences_failed;
     pthread_mutex_unlock(&s->lock);
 }
 

@@ -91,6 +91,7 @@ struct share_status {
     struct serve serve;
     bool drain;
     struct session_counts counts;
+    unsigned long fences, fences_failed; /* of hosts, for others */
     struct monitor_status monitor;
 };
 

@@ -30,6 +30,7 @@ struct share {
     bool register_done;
     int register_error;
     char told[256]; /* the last state that was logged */
+    unsigned long fences, fences_failed;
 };
 
 #endif

@@ -166,6 +166,12 @@ fence_hosts(struct share *s, const struct share_request *r, struct refusal *why)
         const struct config_host *h = config_host(s->hosts, r->name->fence[i]);
         int rc = lun_fence(s->lun, h->number, r->deadline_ms);
 
+        pthread_mutex_lock(&s->lock);
+        if (rc)
+            s->fences_failed++;
+        else
+            s->fences++;
+        pthread_mutex_unlock(&s->lock);
         if (rc) {
             log_warning("lun %s: cannot fence %s for %s: %s", s->config->name,
                         h->name, r->peer->name, strerror(-rc));

@@ -72,13 +72,15 @@ share(struct share *s)
     share_get_status(s, &st);
     share_each_session(s, add_session, sessions);
     share_each_work(s, add_work, clients);
-    return json_pack(
-        "{s:s, s:s, s:s, s:f, s:b, s:o, s:o, s:o}", "lun",
-        share_config(s)->name, "state", serve_state_name(st.serve.state),
-        "reason", st.serve.reason, "since_s",
-        age_s(st.serve.since_ms, clock_ms()), "draining", (int)st.drain,
-        "lun_status", report_lun(share_lun(s), &st.monitor), "sessions",
-        sessions, "clients", clients);
+    return json_pack("{s:s, s:s, s:s, s:f, s:b, s:I, s:I, s:o, s:o, s:o}",
+                     "lun", share_config(s)->name, "state",
+                     serve_state_name(st.serve.state), "reason",
+                     st.serve.reason, "since_s",
+                     age_s(st.serve.since_ms, clock_ms()), "draining",
+                     (int)st.drain, "fences", (json_int_t)st.fences,
+                     "fences_failed", (json_int_t)st.fences_failed,
+                     "lun_status", report_lun(share_lun(s), &st.monitor),
+                     "sessions", sessions, "clients", clients);
 }
 
 static unsigned
@@ -94,11 +96,13 @@ status(struct server *s, json_t **reply)
     conns = s->nconns;
     draining = s->draining;
     pthread_mutex_unlock(&s->lock);
-    *reply = json_pack("{s:s, s:i, s:s, s:s, s:f, s:b, s:i, s:o}", "process",
-                       "proxy", "pid", (int)getpid(), "version", DETOUR_VERSION,
-                       "host", s->config->self->name, "uptime_s",
-                       age_s(s->started_ms, clock_ms()), "draining",
-                       (int)draining, "connections", (int)conns, "luns", luns);
+    *reply = json_pack("{s:s, s:i, s:s, s:s, s:f, s:b, s:i, s:I, s:I, s:o}",
+                       "process", "proxy", "pid", (int)getpid(), "version",
+                       DETOUR_VERSION, "host", s->config->self->name,
+                       "uptime_s", age_s(s->started_ms, clock_ms()), "draining",
+                       (int)draining, "connections", (int)conns, "refused",
+                       (json_int_t)atomic_load(&s->refused), "tls_errors",
+                       (json_int_t)atomic_load(&s->tls_errors), "luns", luns);
     return 200;
 }
 

@@ -166,6 +166,7 @@ pki issue stranger "$(address b net1)" || lab_failed "detour-pki fails"
 check_fails "a certificate of no configured host" "." \
     nbdinfo "${URI/tls-b/$(basename "$(tls_dir stranger)")}"
 log_says "and the log says so" "names no configured host"
+is "each of these is counted" "$(field proxy-a .tls_errors)" 3
 peer_is "a long option" closed b long-option
 peer_is "no NBD at all" closed b rubbish
 log_says "and the log says so" "refused 127.*, b: bad option magic"

@@ -115,8 +115,10 @@ heard(const char *name, unsigned age_ms, const char *text)
 
 #define PROXY_OF(state)                                                        \
     "{'process': 'proxy', 'version': '1', 'uptime_s': 7, 'connections': 3,"    \
-    " 'draining': false, 'luns': [{'lun': 'vm1', 'state': '" state "',"        \
-    " 'reason': 'so', 'since_s': 4, 'lun_status': " LUN_STATUS ","             \
+    " 'draining': false, 'tls_errors': 6, 'luns': [{'lun': 'vm1', 'state': "   \
+    "'" state "',"                                                             \
+    " 'reason': 'so', 'since_s': 4, 'fences': 2, 'fences_failed': 1, "         \
+    "'lun_status': " LUN_STATUS ","                                            \
     " 'sessions': ["                                                           \
     "  {'host': 'h2', 'client': 'a', 'connections':"                           \
     "    [{'inflight': 77}, {'inflight': 3}]},"                                \

@@ -157,6 +157,11 @@ test_metrics_samples(void **state)
         "\ndetour_paths_known{process=\"proxy\",lun=\"vm1\"} 2\n",
         "\ndetour_lun_size_bytes{process=\"proxy\",lun=\"vm1\"} "
         "1099511627776\n",
+        "\ndetour_proxy_tls_errors_total{process=\"proxy\"} 6\n",
+        "\ndetour_proxy_fences_total{process=\"proxy\",lun=\"vm1\","
+        "result=\"done\"} 2\n"
+        "detour_proxy_fences_total{process=\"proxy\",lun=\"vm1\","
+        "result=\"failed\"} 1\n",
         "\ndetour_proxy_inflight_requests{process=\"proxy\",lun=\"vm1\","
         "peer=\"h2\",peer_client=\"a\"} 100\n",
         "\ndetour_proxy_inflight_requests{process=\"proxy\",lun=\"vm1\","

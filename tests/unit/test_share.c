@@ -306,6 +306,16 @@ was_told(struct peer *p, enum session_order o)
     return atomic_load(&p->told) == (int)o;
 }
 
+static void
+assert_fences(struct share *s, unsigned long done, unsigned long failed)
+{
+    struct share_status st;
+
+    share_get_status(s, &st);
+    assert_int_equal(st.fences, done);
+    assert_int_equal(st.fences_failed, failed);
+}
+
 /* ---- tests ------------------------------------------------------------- */
 
 static void
@@ -320,6 +330,7 @@ test_share_session_is_let_in(void **state)
     assert_int_equal(come(s, &p, 1, "c", NULL), 0);
     assert_int_equal(fake.fences, 1);
     assert_int_equal(fake.fenced[0], 3);
+    assert_fences(s, 1, 0);
     atomic_store(&p.member.inflight, 5);
     assert_int_equal(share_info(s, "naa.1", &st, &info, &why), 0);
     assert_int_equal(info.sessions, 1);
@@ -440,6 +451,7 @@ test_share_failed_fence_refuses(void **state)
 
     fake.fence_error = -ETIMEDOUT;
     assert_refused(s, 1, "c", NBD_REP_ERR_SHUTDOWN, "cannot fence c");
+    assert_fences(s, 0, 1);
 }
 
 static void
