@@ -149,6 +149,28 @@ collect_body(struct request *r, const char *data, size_t *len)
     return MHD_YES;
 }
 
+/* Of the request that this thread hands to a handler. */
+static _Thread_local struct ucred caller;
+
+static void
+remember_caller(struct MHD_Connection *conn)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(conn, MHD_CONNECTION_INFO_CONNECTION_FD);
+    socklen_t len = sizeof caller;
+
+    if (!info || getsockopt(info->connect_fd, SOL_SOCKET, SO_PEERCRED, &caller,
+                            &len) < 0)
+        caller = (struct ucred){.uid = (uid_t)-1};
+}
+
+void
+control_caller(char *text, size_t len)
+{
+    snprintf(text, len, "uid %ld (pid %ld)", (long)(int)caller.uid,
+             (long)caller.pid);
+}
+
 static enum MHD_Result
 run_handler(struct control *c, struct MHD_Connection *conn, const char *method,
             const char *path, const struct request *r)
@@ -167,6 +189,7 @@ run_handler(struct control *c, struct MHD_Connection *conn, const char *method,
                           error_object("the body is not a JSON object"));
         }
     }
+    remember_caller(conn);
     status = c->handler(c->opaque, method, path, body, &reply);
     json_decref(body);
     log_debug("control: %s %s: %u", method, path, status);

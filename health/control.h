@@ -32,6 +32,10 @@ typedef unsigned (*control_handler)(void *opaque, const char *method,
 struct control *control_start(const char *socket_path, control_handler handler,
                               void *opaque);
 
+/* control_caller - who sent the request that is being handled, for the log:
+ * "uid 0 (pid 4711)".  Only inside a handler, on its thread. */
+void control_caller(char *text, size_t len);
+
 /* control_let_read - let members of a Unix group GET, too; never command.
  *
  * The socket file becomes theirs (mode 0660).  NULL: nothing happens.  That

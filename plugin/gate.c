@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "plugin/route.h"
 
 void
 gate_init(struct gate *g)
@@ -28,6 +29,7 @@ gate_init(struct gate *g)
 void
 gate_fini(struct gate *g)
 {
+    orphans_fini(&g->orphans);
     pthread_cond_destroy(&g->drained);
     pthread_cond_destroy(&g->moved);
     pthread_mutex_destroy(&g->lock);
@@ -82,12 +84,15 @@ unlist_locked(struct gate *g, struct gate_request *rq)
     *(rq->wnext ? &rq->wnext->wprev : &g->wlast) = rq->wprev;
 }
 
-/* An older write that overlaps rq and is not answered yet? */
+/* An older write, or an orphan, that overlaps rq and may still change what it
+ * writes? */
 static bool
-overlapped_locked(const struct gate_request *rq)
+overlapped_locked(const struct gate *g, const struct gate_request *rq)
 {
     if (!rq->writes)
         return false;
+    if (orphans_overlap(&g->orphans, rq->offset, rq->count))
+        return true;
     for (const struct gate_request *o = rq->wprev; o; o = o->wprev) {
         if (o->offset < rq->offset + rq->count &&
             rq->offset < o->offset + o->count)
@@ -105,7 +110,7 @@ wait_for_route_locked(struct gate *g, struct gate_request *rq,
     for (;;) {
         if (g->route.where == GATE_CLOSED)
             return -ESHUTDOWN;
-        if (g->route.where != GATE_HELD && !overlapped_locked(rq))
+        if (g->route.where != GATE_HELD && !overlapped_locked(g, rq))
             return 0;
         if (!wait_locked(g, &g->moved, deadline))
             return -EIO;
@@ -147,6 +152,21 @@ gate_wait_on(struct gate *g, struct gate_request *rq, struct lun_queue *q)
     return go;
 }
 
+static void
+keep_orphan_locked(struct gate *g, struct gate_request *rq)
+{
+    struct orphan *o = rq->orphan;
+
+    if (rq->route.peer == ROUTE_SELF && lun_tally_count(o->tally) == 0)
+        return; /* it came back, though with a path error */
+    rq->orphan = NULL;
+    o->offset = rq->offset;
+    o->count = rq->count;
+    o->carrier = rq->route.peer;
+    o->serial = rq->route.serial;
+    orphans_add(&g->orphans, o);
+}
+
 void
 gate_leave(struct gate *g, struct gate_request *rq, bool dirty)
 {
@@ -155,6 +175,8 @@ gate_leave(struct gate *g, struct gate_request *rq, bool dirty)
     rq->queue = NULL;
     if (dirty)
         g->dirty = true;
+    if (dirty && rq->orphan)
+        keep_orphan_locked(g, rq);
     if (--g->inside == 0)
         pthread_cond_broadcast(&g->drained);
     pthread_mutex_unlock(&g->lock);
@@ -178,20 +200,71 @@ gate_finish(struct gate *g, struct gate_request *rq)
     pthread_mutex_unlock(&g->lock);
 }
 
-void
-gate_open(struct gate *g, enum gate_where where, uint64_t registration_no,
-          struct session *session)
+static void
+open_to(struct gate *g, const struct gate_route *to)
 {
     pthread_mutex_lock(&g->lock);
     if (g->route.where != GATE_CLOSED) {
-        g->route.where = where;
-        g->route.serial++;
-        g->route.registration_no = registration_no;
-        g->route.session = session;
+        uint64_t serial = g->route.serial + 1;
+
+        g->route = *to;
+        g->route.serial = serial;
         g->dirty = g->cut = false;
         pthread_cond_broadcast(&g->moved);
     }
     pthread_mutex_unlock(&g->lock);
+}
+
+void
+gate_open_local(struct gate *g, uint64_t registration_no)
+{
+    open_to(g, &(struct gate_route){.where = GATE_LOCAL,
+                                    .registration_no = registration_no,
+                                    .peer = ROUTE_SELF});
+}
+
+void
+gate_open_peer(struct gate *g, int peer, struct session *session)
+{
+    open_to(g, &(struct gate_route){
+                   .where = GATE_PEER, .session = session, .peer = peer});
+}
+
+uint64_t
+gate_serial(struct gate *g)
+{
+    uint64_t serial;
+
+    pthread_mutex_lock(&g->lock);
+    serial = g->route.serial;
+    pthread_mutex_unlock(&g->lock);
+    return serial;
+}
+
+unsigned
+gate_settle(struct gate *g)
+{
+    unsigned left;
+
+    pthread_mutex_lock(&g->lock);
+    if (orphans_settle(&g->orphans) > 0)
+        pthread_cond_broadcast(&g->moved);
+    left = orphans_count(&g->orphans, ROUTE_SELF);
+    pthread_mutex_unlock(&g->lock);
+    return left;
+}
+
+unsigned
+gate_clear(struct gate *g, int peer, uint64_t serial)
+{
+    unsigned left;
+
+    pthread_mutex_lock(&g->lock);
+    if (orphans_clear(&g->orphans, peer, serial) > 0)
+        pthread_cond_broadcast(&g->moved);
+    left = orphans_count(&g->orphans, peer);
+    pthread_mutex_unlock(&g->lock);
+    return left;
 }
 
 void
@@ -344,6 +417,7 @@ gate_get_stats(struct gate *g, struct gate_stats *st)
         .oldest_held_ms = out ? now - out : 0,
         .longest_wait_ms = g->longest_wait_ms,
         .answered = g->answered,
+        .orphans = g->orphans.n,
     };
     pthread_mutex_unlock(&g->lock);
 }

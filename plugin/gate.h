@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Where the VMs' requests wait for a route, enter it and leave it.
  *
- * Two rules are kept here.  A request enters only while the gate is open,
+ * Three rules are kept here.  A request enters only while the gate is open,
  * and the route may change only when everybody who entered has left.  A
  * write, trim or zero waits until every older one that overlaps it has been
  * answered, so that a request of a connection that is gone cannot take
  * effect after a newer one of the connection that replaced it (DESIGN.md
- * section 3, "No ghost").
+ * section 3, "No ghost").  And without reservations it waits until no orphan
+ * (orphans.h) overlaps it, its own from an earlier try included: other hosts
+ * may write after its answer, and must not be overwritten by that orphan.
  */
 #ifndef DETOUR_PLUGIN_GATE_H
 #define DETOUR_PLUGIN_GATE_H
@@ -18,6 +20,7 @@
 #include <stdint.h>
 
 #include "lun/lun.h"
+#include "plugin/orphans.h"
 
 struct session; /* peers.h */
 
@@ -34,6 +37,7 @@ struct gate_route {
     uint64_t serial;          /* grows with every opening; never 0 */
     uint64_t registration_no; /* GATE_LOCAL */
     struct session *session;  /* GATE_PEER */
+    int peer;                 /* GATE_PEER: its index; else ROUTE_SELF */
 };
 
 /* One request of a VM, on its worker's stack. */
@@ -41,6 +45,9 @@ struct gate_request {
     /* set by the caller before gate_enter, first time zeroed */
     bool writes; /* WRITE, TRIM, ZERO */
     uint64_t offset, count;
+    /* fence = drain, and it writes: what becomes of it when gate_leave is told
+     * that it is dirty, and then belongs to the gate; else NULL */
+    struct orphan *orphan;
     /* the gate's own, guarded by its lock */
     struct gate_request *next, *prev;   /* all that entered, oldest first */
     struct gate_request *wnext, *wprev; /* writes, oldest first */
@@ -60,6 +67,7 @@ struct gate {
     struct gate_route route;
     struct gate_request *first, *last;   /* every request of a VM */
     struct gate_request *wfirst, *wlast; /* the writes among them */
+    struct orphans orphans;
     unsigned inside, held;
     bool dirty; /* since the last opening a write was not answered */
     bool cut;   /* since the last opening: whoever waits shall give up */
@@ -73,7 +81,8 @@ struct gate {
 void gate_init(struct gate *g);
 void gate_fini(struct gate *g);
 
-/* gate_enter - wait for a route and for older overlapping writes; go inside.
+/* gate_enter - wait for a route, for older overlapping writes and for
+ * overlapping orphans; go inside.
  *
  * limit_ms: a request that was held longer than this since it began fails;
  *           0: never
@@ -92,15 +101,33 @@ int gate_enter(struct gate *g, struct gate_request *rq, unsigned limit_ms);
 bool gate_wait_on(struct gate *g, struct gate_request *rq, struct lun_queue *q);
 
 /* gate_leave - out of the route; dirty: it was not answered and may still
- * take effect. */
+ * take effect.
+ *
+ * owns: rq->orphan, if any, is the gate's with dirty, and NULL afterwards;
+ *       unless it came back over our own paths, with an error */
 void gate_leave(struct gate *g, struct gate_request *rq, bool dirty);
 
 /* gate_finish - the VM is answered; younger overlapping writes may go. */
 void gate_finish(struct gate *g, struct gate_request *rq);
 
-/* gate_open - let requests in.  Nobody may be inside. */
-void gate_open(struct gate *g, enum gate_where where, uint64_t registration_no,
-               struct session *session);
+/* gate_open_local, gate_open_peer - let requests in.  Nobody may be inside. */
+void gate_open_local(struct gate *g, uint64_t registration_no);
+void gate_open_peer(struct gate *g, int peer, struct session *session);
+
+/* gate_serial - of the last opening. */
+uint64_t gate_serial(struct gate *g);
+
+/* gate_settle - see which orphans of our own paths have come back, and let in
+ * who waited for them.
+ *
+ * returns: how many of ours are left */
+unsigned gate_settle(struct gate *g);
+
+/* gate_clear - nothing is under way any more that left by way of peer in the
+ * opening serial or before; let in who waited for it.
+ *
+ * returns: how many of that peer are left */
+unsigned gate_clear(struct gate *g, int peer, uint64_t serial);
 
 /* gate_hold - let nobody in; returns at once. */
 void gate_hold(struct gate *g);
@@ -145,6 +172,7 @@ struct gate_stats {
     uint64_t oldest_inside_ms, oldest_held_ms; /* ages; 0: nobody */
     uint64_t longest_wait_ms;
     unsigned long answered;
+    unsigned orphans; /* ranges that writes wait for */
 };
 void gate_get_stats(struct gate *g, struct gate_stats *st);
 

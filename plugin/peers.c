@@ -497,6 +497,55 @@ peers_open(struct peers *p, const struct peers_request *rq,
     return 0;
 }
 
+struct link *
+peers_take(struct peers *p, const struct peers_request *rq,
+           char name[EXPORT_NAME_MAX + 1])
+{
+    struct peer *peer = &p->peers[rq->peer];
+    struct peers_lun want = {.size = rq->size, .readonly = true};
+    struct link *k = NULL;
+
+    snprintf(want.id, sizeof want.id, "%s", rq->id);
+    if (format_go(p, rq, false, name) < 0)
+        return NULL;
+    pthread_mutex_lock(&p->lock);
+    for (size_t i = 0; i < LINKS_MAX && !k; i++) {
+        struct export_info info;
+        struct link_status st;
+
+        if (!peer->links[i])
+            continue;
+        link_get_status(peer->links[i], &st);
+        if (link_problem(&st, &want, &info, clock_ms()))
+            continue;
+        k = peer->links[i];
+        peer->links[i] = NULL;
+    }
+    pthread_mutex_unlock(&p->lock);
+    return k;
+}
+
+bool
+peers_answers(struct peers *p, int peer)
+{
+    uint64_t now = clock_ms();
+    bool answers;
+
+    pthread_mutex_lock(&p->lock);
+    answers = p->peers[peer].serving;
+    for (size_t i = 0; i < LINKS_MAX && !answers; i++) {
+        struct link_status st;
+
+        if (!p->peers[peer].links[i])
+            continue;
+        link_get_status(p->peers[peer].links[i], &st);
+        answers = st.state == LINK_PARKED && st.info_ms != 0 &&
+                  !(st.info_sent_ms && now > st.info_sent_ms + FRESH_MS);
+    }
+    pthread_mutex_unlock(&p->lock);
+    return answers;
+}
+
 void
 peers_interrupt(struct peers *p)
 {

@@ -84,6 +84,19 @@ struct peers_request {
 int peers_open(struct peers *p, const struct peers_request *rq,
                struct session **s, char *why, size_t whylen);
 
+/* peers_take - a parked connection to rq->peer, for another purpose than a
+ * session; name: what to GO to under rq->generation, without any fence.
+ *
+ * returns: NULL: none is ready
+ * owns:    the caller, ended with link_destroy
+ */
+struct link *peers_take(struct peers *p, const struct peers_request *rq,
+                        char name[EXPORT_NAME_MAX + 1]);
+
+/* peers_answers - does its proxy answer us now, whatever it says?
+ * threads: any */
+bool peers_answers(struct peers *p, int peer);
+
 /* peers_interrupt - make a peers_open that waits fail now; it fails for ever
  * after.  threads: any */
 void peers_interrupt(struct peers *p);

@@ -18,10 +18,12 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "common/clock.h"
 #include "common/config.h"
 #include "common/log.h"
 #include "health/control.h"
 #include "lun/error.h"
+#include "plugin/hangup.h"
 #include "plugin/request.h"
 #include "plugin/router.h"
 
@@ -181,6 +183,34 @@ reply_error(json_t **reply, unsigned status, const char *text)
 }
 
 static unsigned
+confirm_dead(const json_t *body, json_t **reply)
+{
+    const json_t *host = body ? json_object_get(body, "host") : NULL;
+    char err[256], by[64];
+
+    if (!json_is_string(host))
+        return reply_error(reply, 400, "\"host\" must be a host's name");
+    control_caller(by, sizeof by);
+    if (router_confirm_dead(router, json_string_value(host), by, err,
+                            sizeof err) < 0)
+        return reply_error(reply, 409, err);
+    return 200;
+}
+
+/* The orders; NULL at the end. */
+static const char *const orders[] = {"/redirect", "/return", "/confirm-dead",
+                                     NULL};
+
+static bool
+is_order(const char *path)
+{
+    for (size_t i = 0; orders[i]; i++)
+        if (strcmp(path, orders[i]) == 0)
+            return true;
+    return false;
+}
+
+static unsigned
 order(const char *path, const json_t *body, json_t **reply)
 {
     const json_t *peer = body ? json_object_get(body, "peer") : NULL;
@@ -191,6 +221,8 @@ order(const char *path, const json_t *body, json_t **reply)
         if (peer && !json_is_string(peer) && !json_is_null(peer))
             return reply_error(reply, 400, "\"peer\" must be a host's name");
         e = router_redirect(router, json_string_value(peer), err, sizeof err);
+    } else if (strcmp(path, "/confirm-dead") == 0) {
+        return confirm_dead(body, reply);
     } else {
         e = router_return(router, err, sizeof err);
     }
@@ -208,12 +240,13 @@ control_request(void *opaque, const char *method, const char *path,
         *reply = router_status(router);
         return *reply ? 200 : reply_error(reply, 500, "no memory");
     }
-    if (strcmp(path, "/redirect") == 0 || strcmp(path, "/return") == 0) {
+    if (is_order(path)) {
         if (strcmp(method, "POST") != 0)
             return reply_error(reply, 405, "orders are given with POST");
         return order(path, body, reply);
     }
-    return reply_error(reply, 404, "only /status, /redirect, /return");
+    return reply_error(reply, 404,
+                       "only /status, /redirect, /return, /confirm-dead");
 }
 
 /* ---- life -------------------------------------------------------------- */
@@ -438,8 +471,10 @@ wire_errno(int e)
 static int
 run(const struct request *q)
 {
+    uint64_t began_ms = clock_ms();
     int e = request_run(router, q, lun->timers.queue_limit);
 
+    hangup_wait_turn(began_ms);
     if (e == 0)
         return 0;
     if (e == -EOPNOTSUPP && q->op == LUN_ZERO) { /* nbdkit writes zeroes */
@@ -520,10 +555,12 @@ detour_extents(void *handle, uint32_t count, uint64_t offset, uint32_t flags,
                struct nbdkit_extents *extents)
 {
     struct lun_extent ext[EXTENTS_MAX];
+    uint64_t began_ms = clock_ms();
     int n = request_extents(router, offset, count, ext,
                             (flags & NBDKIT_FLAG_REQ_ONE) ? 1 : EXTENTS_MAX);
 
     (void)handle;
+    hangup_wait_turn(began_ms);
     if (n < 0) {
         nbdkit_set_error(-n);
         return -1;

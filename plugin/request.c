@@ -3,17 +3,20 @@
  * was to blame.
  *
  * Threads: nbdkit's workers.  Each keeps a lun_queue, made at its first
- * request and again after one was abandoned on it.
+ * request and again after one was abandoned on it; and with fence = drain an
+ * orphan, in case its next write becomes one.
  */
 #include "plugin/request.h"
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/clock.h"
 #include "lun/error.h"
 #include "plugin/link.h"
+#include "plugin/orphans.h"
 #include "plugin/peers.h"
 
 /* An EIO of our own paths may be the LUN's word or that of paths that die.  A
@@ -45,53 +48,100 @@ struct attempt {
     unsigned doubts; /* how often our own paths said EIO, or the like */
 };
 
-static pthread_key_t queue_key;
+/* What a worker keeps from one request to the next; each or NULL. */
+struct own {
+    struct lun_queue *queue;
+    struct orphan *orphan; /* for the next write that may become one */
+};
+
+static pthread_key_t own_key;
 
 static void
-drop_queue(void *q)
+drop_own(void *opaque)
 {
-    lun_queue_destroy(q);
+    struct own *o = opaque;
+
+    if (!o)
+        return;
+    lun_queue_destroy(o->queue);
+    orphan_destroy(o->orphan);
+    free(o);
 }
 
 int
 request_thread_init(void)
 {
-    return -pthread_key_create(&queue_key, drop_queue);
+    return -pthread_key_create(&own_key, drop_own);
 }
 
 void
 request_thread_fini(void)
 {
     request_thread_end();
-    pthread_key_delete(queue_key);
+    pthread_key_delete(own_key);
 }
 
 void
 request_thread_end(void)
 {
-    struct lun_queue *q = pthread_getspecific(queue_key);
+    struct own *o = pthread_getspecific(own_key);
 
-    pthread_setspecific(queue_key, NULL);
-    drop_queue(q);
+    pthread_setspecific(own_key, NULL);
+    drop_own(o);
+}
+
+static struct own *
+thread_own(void)
+{
+    struct own *o = pthread_getspecific(own_key);
+
+    if (!o) {
+        o = calloc(1, sizeof *o);
+        pthread_setspecific(own_key, o);
+    }
+    return o;
 }
 
 static struct lun_queue *
 thread_queue(struct router *r)
 {
-    struct lun_queue *q = pthread_getspecific(queue_key);
+    struct own *o = thread_own();
 
-    if (!q) {
-        q = lun_queue_create(router_own_lun(r));
-        pthread_setspecific(queue_key, q);
-    }
-    return q;
+    if (o && !o->queue)
+        o->queue = lun_queue_create(router_own_lun(r));
+    return o ? o->queue : NULL;
 }
 
 static void
 forget_queue(struct lun_queue *q)
 {
-    pthread_setspecific(queue_key, NULL);
+    thread_own()->queue = NULL;
     lun_queue_destroy(q);
+}
+
+/* Without reservations: what becomes of a write that is not answered, made
+ * while it can still fail.  false: no memory. */
+static bool
+lend_orphan(struct attempt *a)
+{
+    struct own *o;
+
+    if (!a->rq.writes || !router_by_range(a->router))
+        return true;
+    o = thread_own();
+    if (o && !o->orphan)
+        o->orphan = orphan_create();
+    a->rq.orphan = o ? o->orphan : NULL;
+    return a->rq.orphan != NULL;
+}
+
+/* The gate has it, or it serves the next write. */
+static void
+take_orphan_back(struct attempt *a)
+{
+    if (a->rq.writes && router_by_range(a->router))
+        thread_own()->orphan = a->rq.orphan;
+    a->rq.orphan = NULL;
 }
 
 /* ---- on our own paths -------------------------------------------------- */
@@ -142,7 +192,7 @@ run_piece(struct attempt *a, struct lun_queue *queue, uint64_t done,
     io->offset = q->offset + done;
     io->count = count;
     io->registration_no = a->rq.writes ? a->rq.route.registration_no : 0;
-    io->tally = NULL;
+    io->tally = a->rq.orphan ? a->rq.orphan->tally : NULL;
     if (q->op == LUN_WRITE)
         memcpy(io->data, q->data + done, count);
     if (!gate_wait_on(g, &a->rq, queue)) {
@@ -330,6 +380,25 @@ check(struct router *r, const struct request *q)
     return 0;
 }
 
+/* Inside the route. */
+static enum outcome
+attempt(struct attempt *a)
+{
+    bool local = a->rq.route.where == GATE_LOCAL;
+    enum outcome o;
+
+    if (!lend_orphan(a)) { /* not begun: another try may find memory */
+        gate_leave(router_gate(a->router), &a->rq, false);
+        router_report_error(a->router,
+                            local ? ROUTE_EV_LOCAL_ERROR : ROUTE_EV_PEER_ERROR,
+                            a->rq.route.serial, -ENOMEM);
+        return AGAIN;
+    }
+    o = local ? run_local(a) : run_peer(a);
+    take_orphan_back(a);
+    return o;
+}
+
 int
 request_run(struct router *r, const struct request *q, unsigned limit_ms)
 {
@@ -350,7 +419,7 @@ request_run(struct router *r, const struct request *q, unsigned limit_ms)
             a.answer = e;
             break;
         }
-        o = a.rq.route.where == GATE_LOCAL ? run_local(&a) : run_peer(&a);
+        o = attempt(&a);
     } while (o == AGAIN);
     gate_finish(g, &a.rq);
     if (e == 0)

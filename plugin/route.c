@@ -131,18 +131,23 @@ go_home(struct route *r, const char *why, uint64_t now_ms)
     return enter(r, ROUTE_RETURNING, why, ROUTE_DO_HOME, now_ms);
 }
 
-/* Without reservations nobody can be fenced: a suspect is cleared only when
- * its writes have come back (ours), or by opening a route to the very proxy
- * that may hold them.  peer ROUTE_SELF: going home. */
+/* Without reservations nobody can be fenced.  Writes whose ranges are known
+ * are waited for by the gate; for those of a predecessor the route waits here:
+ * until they have come back (ours), or for the very proxy that may hold them.
+ * Home goes nobody while our own paths still hold a write: it was perhaps
+ * they that hung.  peer ROUTE_SELF: going home. */
 static bool
 suspects_allow(const struct route *r, const struct route_options *opt,
                const struct route_view *view, int peer)
 {
+    if (r->stray)
+        return false;
     if (opt->reservations)
         return true;
-    if (r->suspect_self && view->local_orphans > 0)
+    if (view->local_orphans > 0 &&
+        (r->unknown_self || (r->suspect_self && peer == ROUTE_SELF)))
         return false;
-    return (r->suspect_peers & ~bit(peer)) == 0;
+    return (r->unknown_peers & ~bit(peer)) == 0;
 }
 
 bool
@@ -420,12 +425,27 @@ step_queueing(struct route *r, const struct route_options *opt,
                       !r->manual, now_ms);
 }
 
-static void
-arrived(struct route *r)
+void
+route_cleared(struct route *r, int peer)
 {
-    r->suspect_self = false;
-    r->suspect_peers = 0;
+    if (peer == ROUTE_SELF)
+        r->suspect_self = r->unknown_self = false;
+    r->suspect_peers &= ~bit(peer);
+    r->unknown_peers &= ~bit(peer);
+}
+
+/* A fence ends every suspicion.  Without it the new route's own carrier was
+ * waited for; what the others hold is the gate's to know. */
+static void
+arrived(struct route *r, const struct route_options *opt,
+        const struct route_view *view, int carrier)
+{
     begin_round(r);
+    route_cleared(r, carrier);
+    if (opt->reservations)
+        r->suspect_peers = r->unknown_peers = 0;
+    if (opt->reservations || view->local_orphans == 0)
+        route_cleared(r, ROUTE_SELF);
 }
 
 static enum route_do
@@ -435,9 +455,7 @@ step_opening(struct route *r, const struct route_options *opt,
 {
     switch (ev->kind) {
     case ROUTE_EV_OPENED:
-        /* Without reservations this peer vouches only for itself, and
-         * may_open() let us ask only when nobody else is suspected. */
-        arrived(r);
+        arrived(r, opt, view, r->peer);
         r->served_by = r->peer;
         return enter(r, ROUTE_REDIRECTED, NULL, ROUTE_DO_NOTHING, now_ms);
     case ROUTE_EV_REFUSED:
@@ -454,7 +472,7 @@ step_returning(struct route *r, const struct route_options *opt,
 {
     switch (ev->kind) {
     case ROUTE_EV_HOME:
-        arrived(r);
+        arrived(r, opt, view, ROUTE_SELF);
         if (r->manual) /* no peer would serve: VMs go before orders */
             r->manual = false;
         r->wanted = r->peer = r->served_by = ROUTE_SELF;

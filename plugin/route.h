@@ -25,7 +25,8 @@ enum route_phase {
 
 struct route_options {
     size_t npeers;
-    bool reservations; /* fence = pr: suspects can be fenced */
+    bool reservations; /* fence = pr: suspects can be fenced; without, their
+                          writes' ranges are waited for (orphans.h) */
     unsigned failback_after_ms, failback_max_ms, failback_jitter_ms;
     unsigned settle_ms; /* at start, how long our own paths may take */
     unsigned retry_ms;  /* QUEUEING: pause between two rounds of asking */
@@ -95,6 +96,13 @@ struct route {
     bool suspect_self;
     uint64_t suspect_peers; /* bit i: peer i */
 
+    /* without reservations: of these suspects no ranges are known, since a
+     * predecessor's writes are meant; the whole LUN waits for them */
+    bool unknown_self;
+    uint64_t unknown_peers;
+    /* a suspect that nobody can fence or ask: no route until it is cleared */
+    bool stray;
+
     uint64_t tried;       /* bit i: peer i was asked in this round */
     bool tried_home;      /* in this round */
     uint64_t retry_at_ms; /* QUEUEING: when the next round begins */
@@ -107,7 +115,7 @@ struct route {
     /* told, and never looked at here */
     unsigned long changes;                             /* of phase */
     unsigned long entered[ROUTE_PHASES][ROUTE_EVENTS]; /* by what event */
-    uint64_t redirected_ms;      /* in all, but for the present stay */
+    uint64_t redirected_ms; /* in all, but for the present stay */
 };
 
 /* route_init - begin at now_ms: QUEUEING, nothing known.
@@ -131,9 +139,14 @@ enum route_do route_step(struct route *r, const struct route_options *opt,
  * that went over it was not answered, so that its carrier is a suspect. */
 void route_left(struct route *r, bool dirty);
 
+/* route_cleared - nothing that went by way of peer (or ROUTE_SELF) is under
+ * way any more. */
+void route_cleared(struct route *r, int peer);
+
 /* route_still_right - may the action go on, now that route_left has told
- * whether there are suspects?  Only without reservations can it be false:
- * then step with ROUTE_EV_REFUSED or ROUTE_EV_HOME_FAILED instead. */
+ * whether there are suspects?  Only without reservations, or with a
+ * stray, can it be false: then step with ROUTE_EV_REFUSED or
+ * ROUTE_EV_HOME_FAILED instead. */
 bool route_still_right(const struct route *r, const struct route_options *opt,
                        const struct route_view *view);
 

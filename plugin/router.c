@@ -23,10 +23,9 @@
 #include "common/timers.h"
 
 /* Bounds of what the router's thread waits for, so that a stop is quick. */
-#define REGISTER_MS 1000 /* one try to register; tried again while needed */
-#define RETRY_MS    500  /* between two rounds of asking everybody */
-#define ORPHANS_MS  200  /* for orphans, when everything else has ended */
-#define CLOSING_MS  1000 /* for what is under way, once we are told to end */
+#define RETRY_MS   500  /* between two rounds of asking everybody */
+#define ORPHANS_MS 200  /* for orphans, when everything else has ended */
+#define CLOSING_MS 1000 /* for what is under way, once we are told to end */
 
 #define MAX_IO (32u << 20) /* in one request; request.c takes it apart */
 
@@ -48,6 +47,12 @@ struct latency *
 router_latency(struct router *r)
 {
     return &r->latency;
+}
+
+bool
+router_by_range(const struct router *r)
+{
+    return !r->route_opt.reservations;
 }
 
 struct lun *
@@ -243,8 +248,8 @@ router_get_lun(struct router *r, struct router_lun *l, unsigned limit_ms)
 
 /* ---- leaving a route --------------------------------------------------- */
 
-static bool
-is_closing(struct router *r)
+bool
+router_is_closing(struct router *r)
 {
     bool closing;
 
@@ -307,30 +312,6 @@ leave(struct router *r)
     r->outside = true;
 }
 
-/* Put on disk who may hold writes of ours, also: whom we are about to use. */
-static int
-save(struct router *r, bool local, int peer)
-{
-    struct state *s = &r->state;
-    int e;
-
-    s->generation = r->route.generation;
-    s->local = local || r->route.suspect_self;
-    s->npeers = 0;
-    for (int i = 0; i < (int)peers_count(r->peers); i++) {
-        if (i != peer && !(r->route.suspect_peers & (UINT64_C(1) << i)))
-            continue;
-        snprintf(s->peers[s->npeers++], STATE_NAME_MAX, "%s",
-                 peers_host(r->peers, i)->name);
-    }
-    e = state_save(r->state_file, s);
-    if (e < 0)
-        log_error("lun %s: cannot save the route's state in %s: %s; no route "
-                  "is opened without it",
-                  lun_name(r), r->opt.cfg->statedir, strerror(-e));
-    return e;
-}
-
 /* ---- performing -------------------------------------------------------- */
 
 struct outcome {
@@ -351,25 +332,6 @@ failed(struct outcome *o, enum route_event_kind kind, const char *fmt, ...)
     va_end(ap);
     o->ev =
         (struct route_event){.kind = kind, .peer = ROUTE_SELF, .why = o->why};
-}
-
-/* errors: -E2BIG more suspects than an export's name holds */
-static int
-add_fences(struct router *r, struct peers_request *rq)
-{
-    if (!r->route_opt.reservations)
-        return 0;
-    if (r->route.suspect_self)
-        rq->fence[rq->nfence++] = r->opt.cfg->self;
-    for (int i = 0; i < (int)peers_count(r->peers); i++) {
-        /* Opening at a suspect drains it: it needs no naming. */
-        if (i == rq->peer || !(r->route.suspect_peers & (UINT64_C(1) << i)))
-            continue;
-        if (rq->nfence == EXPORT_FENCE_MAX)
-            return -E2BIG;
-        rq->fence[rq->nfence++] = peers_host(r->peers, i);
-    }
-    return 0;
 }
 
 /* Leave the present route.  May the action that was decided go on?  Leaving
@@ -398,13 +360,13 @@ perform_open(struct router *r, const struct route_view *view, struct outcome *o)
     rq.size = r->want.size;
     if (!leave_for(r, view)) {
         failed(o, ROUTE_EV_REFUSED,
-               "writes are under way elsewhere and there is no fence");
+               "a predecessor's writes are under way and there is no fence");
         return;
     }
     rq.deadline_ms = clock_ms() + r->opt.lun->timers.open_timeout;
-    e = add_fences(r, &rq);
+    e = router_add_fences(r, &rq);
     if (e == 0)
-        e = save(r, false, rq.peer);
+        e = router_save(r, false, rq.peer);
     if (e == 0)
         e = peers_open(r->peers, &rq, &r->session, why, sizeof why);
     if (e < 0) {
@@ -421,7 +383,9 @@ perform_open(struct router *r, const struct route_view *view, struct outcome *o)
         return;
     }
     r->outside = false;
-    gate_open(&r->gate, GATE_PEER, 0, r->session);
+    /* Its proxy has waited for what an older session had left there. */
+    gate_clear(&r->gate, rq.peer, gate_serial(&r->gate));
+    gate_open_peer(&r->gate, rq.peer, r->session);
     *o = (struct outcome){.ev = {.kind = ROUTE_EV_OPENED}};
 }
 
@@ -431,30 +395,10 @@ register_now(struct router *r)
     int e;
 
     pthread_mutex_lock(&r->register_lock);
-    e = is_closing(r) ? -ESHUTDOWN
-                      : lun_register(r->lun, clock_ms() + REGISTER_MS);
+    e = router_is_closing(r) ? -ESHUTDOWN
+                             : lun_register(r->lun, clock_ms() + REGISTER_MS);
     pthread_mutex_unlock(&r->register_lock);
     return e;
-}
-
-static int
-fence_suspects(struct router *r, const struct config_host **which)
-{
-    for (int i = 0; i < (int)peers_count(r->peers); i++) {
-        int e;
-
-        if (!(r->route.suspect_peers & (UINT64_C(1) << i)))
-            continue;
-        *which = peers_host(r->peers, i);
-        if (is_closing(r))
-            return -ESHUTDOWN;
-        log_warning("lun %s: fencing host %s: it may hold writes of ours",
-                    lun_name(r), (*which)->name);
-        e = lun_fence(r->lun, (*which)->number, clock_ms() + REGISTER_MS);
-        if (e < 0)
-            return e;
-    }
-    return 0;
 }
 
 static void
@@ -466,7 +410,8 @@ perform_home(struct router *r, const struct route_view *view, struct outcome *o)
 
     if (!leave_for(r, view)) {
         failed(o, ROUTE_EV_HOME_FAILED,
-               "writes are under way elsewhere and there is no fence");
+               "writes over our own paths, or a predecessor's, are under way "
+               "and there is no fence");
         return;
     }
     e = register_now(r);
@@ -475,7 +420,7 @@ perform_home(struct router *r, const struct route_view *view, struct outcome *o)
                strerror(-e));
         return;
     }
-    e = fence_suspects(r, &suspect);
+    e = router_fence_suspects(r, &suspect);
     if (e < 0) {
         failed(o, ROUTE_EV_HOME_FAILED, "cannot fence host %s: %s",
                suspect->name, strerror(-e));
@@ -486,13 +431,13 @@ perform_home(struct router *r, const struct route_view *view, struct outcome *o)
         failed(o, ROUTE_EV_HOME_FAILED, "fenced again while coming home");
         return;
     }
-    e = save(r, true, ROUTE_SELF);
+    e = router_save(r, true, ROUTE_SELF);
     if (e < 0) {
         failed(o, ROUTE_EV_HOME_FAILED, "cannot save state: %s", strerror(-e));
         return;
     }
     r->outside = false;
-    gate_open(&r->gate, GATE_LOCAL, st.registration_no, NULL);
+    gate_open_local(&r->gate, st.registration_no);
     *o = (struct outcome){.ev = {.kind = ROUTE_EV_HOME}};
 }
 
@@ -578,9 +523,9 @@ handle(struct router *r, const struct route_event *first,
         if (route_holds(r->route.phase))
             gate_hold(&r->gate);
         publish(r, view);
-        if (arrived) /* the suspects are cleared: nobody need be fenced */
-            save(r, r->route.phase == ROUTE_LOCAL, r->route.peer);
-        if (act == ROUTE_DO_NOTHING || is_closing(r))
+        if (arrived)
+            router_arrived(r);
+        if (act == ROUTE_DO_NOTHING || router_is_closing(r))
             return;
         if (act == ROUTE_DO_OPEN)
             perform_open(r, view, &o);
@@ -687,7 +632,8 @@ next_look(struct router *r, const struct route_view *view)
 {
     uint64_t now = clock_ms();
     uint64_t next = route_next_ms(&r->route, &r->route_opt, view, now);
-    uint64_t idle = now + (r->route.phase == ROUTE_REDIRECTED ? 100 : 1000);
+    bool soon = r->route.phase == ROUTE_REDIRECTED || router_has_suspects(r);
+    uint64_t idle = now + (soon ? 100 : 1000);
 
     if (next < now + 1)
         next = now + 1;
@@ -708,6 +654,7 @@ route_thread(void *opaque)
         char why[320];
 
         look(r, &view, peers, &m);
+        router_tend_suspects(r);
         if (noticed(r, &view, &ev, why, sizeof why))
             handle(r, &ev, &view, peers);
         while (next_posted(r, &p)) {
@@ -719,6 +666,7 @@ route_thread(void *opaque)
         if (view.local_lost)
             ev.why = m.verdict.reason;
         handle(r, &ev, &view, peers);
+        router_ask_suspects(r, &view);
         enlist_registrar(r, &view, &m);
     } while (wait_for_news(r, next_look(r, &view)));
     r->route.leave_clean = true;
@@ -831,17 +779,7 @@ inherit(struct router *r)
 {
     route_init(&r->route, &r->route_opt, clock_ms());
     r->route.generation = r->state.generation;
-    r->route.suspect_self = r->state.local;
-    for (size_t i = 0; i < r->state.npeers; i++) {
-        int peer = peers_find(r->peers, r->state.peers[i]);
-
-        if (peer == ROUTE_SELF)
-            log_warning("lun %s: host %s may hold writes of ours and is no "
-                        "member any more",
-                        lun_name(r), r->state.peers[i]);
-        else
-            r->route.suspect_peers |= UINT64_C(1) << peer;
-    }
+    router_inherit_suspects(r);
     snprintf(r->want.id, sizeof r->want.id, "%s",
              r->state.id[0] ? r->state.id
                             : (r->opt.lun->wwid ? r->opt.lun->wwid : ""));
@@ -893,9 +831,9 @@ start_parts(struct router *r, char *err, size_t errlen)
     const struct config *cfg = r->opt.cfg;
     const struct tlsdir_files files = {cfg->ca, cfg->cert, cfg->key, cfg->crl};
 
-    r->state_file = state_open(cfg->statedir, lun_name(r), r->opt.client,
-                               clock_ms() + STATE_PATIENCE_MS, &r->state, err,
-                               errlen);
+    r->state_file =
+        state_open(cfg->statedir, lun_name(r), r->opt.client,
+                   clock_ms() + STATE_PATIENCE_MS, &r->state, err, errlen);
     if (!r->state_file)
         return -errno;
     r->tls_dir = tlsdir_create(cfg->rundir, &files);
@@ -912,6 +850,9 @@ start_parts(struct router *r, char *err, size_t errlen)
     inherit(r);
     r->lun = start_lun(r);
     if (!r->lun)
+        return -errno;
+    r->drainer = drainer_create(poke, r);
+    if (!r->drainer)
         return -errno;
     pthread_mutex_lock(&r->lock);
     r->monitor = start_monitor(r);
@@ -965,6 +906,8 @@ router_close(struct router *r)
     gate_close(&r->gate);
     if (r->peers)
         peers_interrupt(r->peers);
+    if (r->drainer)
+        drainer_interrupt(r->drainer);
 }
 
 static void
@@ -988,7 +931,7 @@ save_last(struct router *r, unsigned orphans)
         return;
     if (orphans > 0)
         r->route.suspect_self = true;
-    save(r, false, ROUTE_SELF);
+    router_save(r, false, ROUTE_SELF);
 }
 
 void
@@ -1009,6 +952,7 @@ router_stop(struct router *r)
     if (r->lun)
         orphans = lun_destroy(r->lun, clock_ms() + ORPHANS_MS);
     save_last(r, orphans);
+    drainer_destroy(r->drainer);
     peers_destroy(r->peers);
     state_close(r->state_file);
     tlsdir_destroy(r->tls_dir);

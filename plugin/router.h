@@ -58,6 +58,8 @@ int router_get_lun(struct router *r, struct router_lun *l, unsigned limit_ms);
 struct gate *router_gate(struct router *r);
 struct latency *router_latency(struct router *r);
 struct lun *router_own_lun(struct router *r);
+/* do writes wait for orphans by range? (fence = drain) */
+bool router_by_range(const struct router *r);
 
 /* router_report_error - a request inside the route of serial met this.
  *
@@ -74,6 +76,18 @@ void router_report_error(struct router *r, enum route_event_kind kind,
  */
 int router_redirect(struct router *r, const char *peer, char *err, size_t len);
 int router_return(struct router *r, char *err, size_t len);
+
+/* router_confirm_dead - somebody gives his word that a host is powered off:
+ * whatever it held of our writes is gone.
+ *
+ * by: who asked, for the log
+ *
+ * errors:  -EINVAL this very host; -ENOENT no such host; -EBUSY it answers,
+ *          serves us, or another host is just being forgotten; and a message
+ *          in err; 0: ordered, and status will show it
+ */
+int router_confirm_dead(struct router *r, const char *host, const char *by,
+                        char *err, size_t len);
 
 /* router_status - the answer to GET /status; never blocks on the device. */
 json_t *router_status(struct router *r);

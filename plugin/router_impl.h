@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* What the parts of the router share: its state, and who guards what.
  *
- * router.c performs, router_order.c takes orders, router_status.c tells.
+ * router.c performs, router_order.c takes orders, router_status.c tells,
+ * router_suspects.c knows through whom writes of ours may still travel.
  */
 #ifndef DETOUR_PLUGIN_ROUTER_IMPL_H
 #define DETOUR_PLUGIN_ROUTER_IMPL_H
@@ -9,11 +10,15 @@
 #include <pthread.h>
 
 #include "health/monitor.h"
+#include "plugin/drainer.h"
 #include "plugin/peers.h"
 #include "plugin/router.h"
 #include "plugin/state.h"
 #include "plugin/tlsdir.h"
 
+#define REGISTER_MS                                                            \
+    1000               /* one try to register or fence; a stop waits for it    \
+                        */
 #define ASKED_MS 60000 /* a peer that was ordered stays connected this long */
 
 /* One order, one report for each opening of the gate (its sender holds the
@@ -26,6 +31,20 @@ struct posted {
     uint64_t serial; /* of the gate's opening it is about; 0: an order */
     int peer;
     char why[192];
+};
+
+/* A suspect that is no peer for this LUN any more: a predecessor left writes
+ * with it, and the configuration was changed since. */
+struct stray {
+    char name[STATE_NAME_MAX];
+    const struct config_host *host; /* NULL: no section [host] either */
+};
+
+/* What drainer.h was asked last. */
+struct drain {
+    int peer;
+    uint64_t serial;  /* of the gate's last opening then */
+    uint64_t next_ms; /* not again before */
 };
 
 struct router {
@@ -46,6 +65,8 @@ struct router {
     struct session *session;
     bool outside; /* the last route was left */
     struct state state;
+    struct drainer *drainer;
+    struct drain drain;
 
     pthread_mutex_t register_lock; /* around lun_register */
 
@@ -60,9 +81,13 @@ struct router {
     struct posted events[EVENTS_MAX];
     size_t nevents;
     int asked_peer; /* an order named it and it was not ready; or ROUTE_SELF */
-    uint64_t asked_ms;     /* when */
-    struct route shown;    /* copy of route */
-    struct peers_lun want; /* identity and size to ask peers for */
+    uint64_t asked_ms;                    /* when */
+    struct route shown;                   /* copy of route */
+    struct stray strays[STATE_HOSTS_MAX]; /* written by the router's thread */
+    size_t nstrays;
+    char dead[STATE_NAME_MAX]; /* by order: to be forgotten; "": nobody */
+    char dead_by[64];          /* whose order */
+    struct peers_lun want;     /* identity and size to ask peers for */
     struct route_peer shown_peers[ROUTE_PEERS_MAX];
     uint64_t started_ms;
 };
@@ -73,5 +98,43 @@ struct router {
  * sender has held the gate.  threads: any; r->lock not held
  */
 void router_post(struct router *r, const struct posted *ev);
+
+/* router_is_closing - are we told to end?  threads: any */
+bool router_is_closing(struct router *r);
+
+/* ---- router_suspects.c; the router's thread only, or before it is ------- */
+
+/* router_inherit_suspects - from r->state, what a predecessor left. */
+void router_inherit_suspects(struct router *r);
+
+/* router_has_suspects - is there anybody to wait for? */
+bool router_has_suspects(const struct router *r);
+
+/* router_save - put on disk who may hold writes of ours, and whom we are
+ * about to use: our own paths (local), a peer (or ROUTE_SELF).
+ *
+ * errors:  as state_save, and logged */
+int router_save(struct router *r, bool local, int peer);
+
+/* router_arrived - the route is open and has cleared suspects: save it. */
+void router_arrived(struct router *r);
+
+/* router_add_fences - whom the peer that is asked has to fence.
+ *
+ * errors:  -E2BIG more suspects than an export's name holds */
+int router_add_fences(struct router *r, struct peers_request *rq);
+
+/* router_fence_suspects - fence them ourselves, all that are not us.
+ *
+ * errors:  as lun_fence; *which: at whom it failed */
+int router_fence_suspects(struct router *r, const struct config_host **which);
+
+/* router_tend_suspects - carry out confirm-dead; without reservations see
+ * whose writes have come back. */
+void router_tend_suspects(struct router *r);
+
+/* router_ask_suspects - without reservations: ask a suspect that the route
+ * does not lead to whether our writes have come back. */
+void router_ask_suspects(struct router *r, const struct route_view *view);
 
 #endif

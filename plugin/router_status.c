@@ -18,6 +18,10 @@ suspects(struct router *r, const struct route *t)
             json_array_append_new(a,
                                   json_string(peers_host(r->peers, i)->name));
     }
+    pthread_mutex_lock(&r->lock);
+    for (size_t i = 0; i < r->nstrays; i++)
+        json_array_append_new(a, json_string(r->strays[i].name));
+    pthread_mutex_unlock(&r->lock);
     return a;
 }
 

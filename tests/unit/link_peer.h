@@ -461,7 +461,7 @@ link_at(const struct link_options *opt)
     return k;
 }
 
-static struct link *UNUSED
+static struct link *UNUSEDUNUSED
 live_link(const struct link_options *opt)
 {
     struct link *k = link_at(opt);

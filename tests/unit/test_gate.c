@@ -14,7 +14,9 @@
 #include <cmocka.h>
 
 #include "common/clock.h"
+#include "lun/backend.h"
 #include "plugin/gate.h"
+#include "plugin/route.h"
 
 #define PATIENCE_MS 10000
 
@@ -133,7 +135,7 @@ leave_and_finish(struct gate *g, struct gate_request *rq)
 static void
 open_local(struct gate *g)
 {
-    gate_open(g, GATE_LOCAL, 7, NULL);
+    gate_open_local(g, 7);
 }
 
 /* ---- routes ------------------------------------------------------------- */
@@ -162,7 +164,7 @@ test_gate_each_opening_has_its_own_serial(void **state)
 
     open_local(g);
     gate_hold(g);
-    gate_open(g, GATE_PEER, 0, s);
+    gate_open_peer(g, 3, s);
     assert_int_equal(gate_enter(g, &rq, 0), 0);
     assert_int_equal(rq.route.where, GATE_PEER);
     assert_int_equal(rq.route.serial, 2);
@@ -471,11 +473,126 @@ test_gate_tells_the_oldest_on_own_paths(void **state)
 
     /* a peer's slowness says nothing about our own paths */
     gate_hold(g);
-    gate_open(g, GATE_PEER, 0, (struct session *)queue(1));
+    gate_open_peer(g, 0, (struct session *)queue(1));
     one = a_read(0, 512);
     assert_int_equal(gate_enter(g, &one, 0), 0);
     assert_int_equal(gate_oldest_ms(g), 0);
     leave_and_finish(g, &one);
+}
+
+/* ---- orphans ------------------------------------------------------------ */
+
+/* A write that has left and was not answered; its io, if any, is under way
+ * on our own paths. */
+static void
+lose_write(struct gate *g, struct gate_request *rq, struct lun_io *io)
+{
+    rq->orphan = orphan_create();
+    assert_non_null(rq->orphan);
+    assert_int_equal(gate_enter(g, rq, 0), 0);
+    if (io) {
+        *io = (struct lun_io){.op = LUN_WRITE, .tally = rq->orphan->tally};
+        lun_tally_begin(io);
+    }
+    gate_hold(g);
+    gate_leave(g, rq, true);
+}
+
+static bool
+goes_in(struct gate *g, struct gate_request rq)
+{
+    int r = gate_enter(g, &rq, 1);
+
+    if (r == 0)
+        gate_leave(g, &rq, false);
+    gate_finish(g, &rq);
+    return r == 0;
+}
+
+static void
+test_gate_orphan_holds_what_overlaps_it(void **state)
+{
+    struct gate *g = *state;
+    struct gate_request lost = a_write(4096, 4096);
+    struct gate_stats st;
+    struct worker w;
+    struct lun_io io;
+
+    open_local(g);
+    lose_write(g, &lost, &io);
+    assert_null(lost.orphan); /* the gate has it */
+    gate_finish(g, &lost);    /* even though the VM got its answer */
+    gate_open_peer(g, 0, (struct session *)queue(1));
+    assert_true(goes_in(g, a_write(0, 4096)));
+    assert_true(goes_in(g, a_write(8192, 4096)));
+    assert_true(goes_in(g, a_read(4096, 4096)));
+    assert_false(goes_in(g, a_write(0, 4097)));
+    gate_get_stats(g, &st);
+    assert_int_equal(st.orphans, 1);
+
+    start_held(&w, g, a_write(8191, 512), 1);
+    assert_int_equal(gate_settle(g), 1);
+    assert_false(atomic_load(&w.entered));
+    lun_tally_end(&io);
+    assert_int_equal(gate_settle(g), 0);
+    assert_int_equal(join(&w), 0);
+    leave_and_finish(g, &w.rq);
+}
+
+/* The same request, tried again: its answer would allow others to write what
+ * the orphan then takes back. */
+static void
+test_gate_orphan_holds_its_own_next_try(void **state)
+{
+    struct gate *g = *state;
+    struct gate_request lost = a_write(0, 512);
+
+    gate_open_peer(g, 2, (struct session *)queue(1));
+    lose_write(g, &lost, NULL);
+    gate_open_local(g, 7);
+    assert_int_equal(gate_enter(g, &lost, 1), -EIO);
+    assert_int_equal(gate_clear(g, 1, 1), 0); /* of another peer */
+    assert_int_equal(gate_enter(g, &lost, 1), -EIO);
+    assert_int_equal(gate_clear(g, 2, gate_serial(g) - 1), 0);
+    lost.begun_ms = clock_ms();
+    assert_int_equal(gate_enter(g, &lost, PATIENCE_MS), 0);
+    leave_and_finish(g, &lost);
+}
+
+/* A peer's word is about what was sent before it was asked. */
+static void
+test_gate_clear_spares_later_openings(void **state)
+{
+    struct gate *g = *state;
+    struct gate_request first = a_write(0, 512), second = a_write(4096, 512);
+
+    gate_open_peer(g, 2, (struct session *)queue(1));
+    lose_write(g, &first, NULL);
+    gate_finish(g, &first);
+    gate_open_peer(g, 2, (struct session *)queue(1));
+    lose_write(g, &second, NULL);
+    gate_finish(g, &second);
+    gate_open_local(g, 7);
+    assert_int_equal(gate_clear(g, 2, 1), 1);
+    assert_true(goes_in(g, a_write(0, 512)));
+    assert_false(goes_in(g, a_write(4096, 512)));
+}
+
+/* It came back, with an error of the paths: nothing is under way. */
+static void
+test_gate_write_that_came_back_is_no_orphan(void **state)
+{
+    struct gate *g = *state;
+    struct gate_request failed = a_write(0, 512);
+
+    open_local(g);
+    lose_write(g, &failed, NULL);
+    assert_non_null(failed.orphan); /* for the next one */
+    orphan_destroy(failed.orphan);
+    assert_true(gate_dirty(g));
+    gate_finish(g, &failed);
+    gate_open_local(g, 8);
+    assert_true(goes_in(g, a_write(0, 512)));
 }
 
 /* ---- all at once -------------------------------------------------------- */
@@ -539,7 +656,10 @@ crowd_worker(void *opaque)
 static void
 move_route(struct crowd *c, unsigned turn)
 {
-    gate_open(&c->g, turn % 2 ? GATE_PEER : GATE_LOCAL, turn, NULL);
+    if (turn % 2)
+        gate_open_peer(&c->g, 0, NULL);
+    else
+        gate_open_local(&c->g, turn);
     sched_yield();
     if (turn % 3)
         gate_hold(&c->g);
@@ -593,6 +713,10 @@ main(void)
         TEST(test_gate_held_route_takes_no_new_start),
         TEST(test_gate_remembers_an_unanswered_write),
         TEST(test_gate_tells_the_oldest_on_own_paths),
+        TEST(test_gate_orphan_holds_what_overlaps_it),
+        TEST(test_gate_orphan_holds_its_own_next_try),
+        TEST(test_gate_clear_spares_later_openings),
+        TEST(test_gate_write_that_came_back_is_no_orphan),
         TEST(test_gate_a_crowd_keeps_the_rules),
     };
 

@@ -16,9 +16,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "common/clock.h"
+#include "lun/backend.h"
 #include "plugin/peers.h"
 #include "plugin/request.h"
 
@@ -63,6 +65,8 @@ static struct {
     unsigned stray_interrupts;
     bool extents_inside;
     int extents_result;
+    bool by_range;
+    struct lun_io left; /* the last that was abandoned */
 } t;
 
 static atomic_uint hanging; /* requests that hang and are waited for */
@@ -79,6 +83,7 @@ struct lun_queue {
 
 /* ---- the router --------------------------------------------------------- */
 
+bool __wrap_router_by_range(const struct router *r);
 struct latency *__wrap_router_latency(struct router *r);
 struct gate *__wrap_router_gate(struct router *r);
 struct lun *__wrap_router_own_lun(struct router *r);
@@ -92,6 +97,13 @@ __wrap_router_gate(struct router *r)
 {
     assert_ptr_equal(r, router);
     return &t.gate;
+}
+
+bool
+__wrap_router_by_range(const struct router *r)
+{
+    assert_ptr_equal(r, router);
+    return t.by_range;
 }
 
 struct latency *
@@ -126,8 +138,10 @@ open_next(void)
 
     if (where == GATE_CLOSED)
         gate_close(&t.gate);
+    else if (where == GATE_LOCAL)
+        gate_open_local(&t.gate, 40 + t.next_route);
     else
-        gate_open(&t.gate, where, 40 + t.next_route, the_session);
+        gate_open_peer(&t.gate, 0, the_session);
 }
 
 void
@@ -234,6 +248,7 @@ __wrap_lun_submit(struct lun_queue *q, struct lun_io *io)
 {
     assert_true(t.nios < MANY);
     t.ios[t.nios++] = *io;
+    lun_tally_begin(io);
     io->error = next_answer()->error;
     q->hangs = io->error == HANGS;
     if (io->error == 0 && io->op == LUN_WRITE)
@@ -273,6 +288,7 @@ __wrap_lun_reap(struct lun_queue *q, struct lun_io **ios, size_t max,
         return 0;
     if (t.hold_after_first)
         gate_hold(&t.gate);
+    lun_tally_end(q->done);
     *ios = q->done;
     return 1;
 }
@@ -281,6 +297,7 @@ void
 __wrap_lun_abandon(struct lun_io *io)
 {
     t.abandoned++;
+    t.left = *io;
     t.ios_out--;
     free_io(io);
 }
@@ -608,6 +625,121 @@ test_request_pure_path_errors_never_reach_the_vm(void **state)
     }
 }
 
+/* ---- without reservations ------------------------------------------------ */
+
+static unsigned
+orphans(void)
+{
+    struct gate_stats st;
+
+    gate_get_stats(&t.gate, &st);
+    return st.orphans;
+}
+
+static void
+test_request_with_reservations_leaves_no_range(void **state)
+{
+    (void)state;
+    ROUTES(GATE_PEER, GATE_LOCAL);
+    ANSWERS({.error = -ENOTCONN});
+    assert_int_equal(run(LUN_WRITE, 0, 512), 0);
+    assert_int_equal(orphans(), 0);
+    assert_null(t.ios[0].tally);
+}
+
+/* Only its own next try waits for it, and that in vain: the limit passes. */
+static void
+test_request_lost_at_a_peer_leaves_its_range(void **state)
+{
+    struct request q = {
+        .op = LUN_WRITE, .offset = 4096, .count = 8192, .data = buffer};
+
+    (void)state;
+    t.by_range = true;
+    ROUTES(GATE_PEER, GATE_LOCAL);
+    ANSWERS({.error = -ENOTCONN});
+    assert_int_equal(request_run(router, &q, 20), -EIO);
+    assert_int_equal(t.nios, 0);
+    assert_int_equal(orphans(), 1);
+    q.offset = 0;
+    q.count = 4096;
+    assert_int_equal(request_run(router, &q, 20), 0);
+    assert_non_null(t.ios[0].tally); /* a new one: the gate has the other */
+    assert_int_equal(gate_clear(&t.gate, 0, 1), 0);
+    q.offset = 4096;
+    q.count = 8192;
+    assert_int_equal(request_run(router, &q, 20), 0);
+}
+
+static void
+test_request_reads_and_unsent_writes_leave_no_range(void **state)
+{
+    (void)state;
+    t.by_range = true;
+    ROUTES(GATE_PEER, GATE_PEER, GATE_LOCAL);
+    ANSWERS({.error = -ENOTCONN}, {.error = -ENOTCONN, .unsent = true});
+    assert_int_equal(run(LUN_READ, 0, 512), 0);
+    assert_int_equal(run(LUN_WRITE, 0, 512), 0);
+    assert_int_equal(t.nreports, 2);
+    assert_int_equal(orphans(), 0);
+}
+
+/* Our own paths gave it back: it may be tried again at once. */
+static void
+test_request_that_came_back_with_an_error_leaves_no_range(void **state)
+{
+    (void)state;
+    t.by_range = true;
+    ROUTES(GATE_LOCAL, GATE_PEER);
+    ANSWERS({.error = -ENOLINK});
+    assert_int_equal(run(LUN_WRITE, 0, 512), 0);
+    assert_report(0, ROUTE_EV_LOCAL_ERROR, true);
+    assert_int_equal(orphans(), 0);
+}
+
+static void *
+write_a_little(void *opaque)
+{
+    struct request q = {.op = LUN_WRITE, .count = 512, .data = opaque};
+
+    (void)request_run(router, &q, 0);
+    request_thread_end();
+    return NULL;
+}
+
+/* It hangs and is abandoned; once the device lets go of it, it goes on. */
+static void
+test_request_abandoned_leaves_its_range_until_it_returns(void **state)
+{
+    char data[512] = "x";
+    struct gate_stats st;
+    pthread_t thread;
+
+    (void)state;
+    t.by_range = true;
+    ROUTES(GATE_LOCAL);
+    ANSWERS({.error = HANGS});
+    pthread_create(&thread, NULL, write_a_little, data);
+    while (atomic_load(&hanging) == 0)
+        usleep(1000);
+    gate_cut(&t.gate);
+    while (!gate_drain(&t.gate, clock_ms() + 5))
+        gate_cut(&t.gate);
+    assert_int_equal(gate_settle(&t.gate), 1);
+    gate_open_peer(&t.gate, 0, the_session);
+    do {
+        usleep(1000);
+        gate_get_stats(&t.gate, &st);
+    } while (st.held == 0);
+    assert_int_equal(gate_settle(&t.gate), 1);
+    assert_int_equal(t.ncommands, 0);
+    lun_tally_end(&t.left);
+    assert_int_equal(gate_settle(&t.gate), 0);
+    pthread_join(thread, NULL);
+    assert_int_equal(t.ncommands, 1);
+    assert_memory_equal(t.disk, data, 512);
+}
+
 /* ---- through a peer ----------------------------------------------------- */
 
 static void
@@ -696,7 +828,7 @@ test_request_large_ones_are_split(void **state)
     assert_int_equal(t.ios[2].count, 8 * KiB);
 
     gate_hold(&t.gate);
-    gate_open(&t.gate, GATE_PEER, 0, the_session);
+    gate_open_peer(&t.gate, 0, the_session);
     for (size_t i = 0; i < 60 * KiB; i++)
         buffer[i] = (char)(i * 3);
     assert_int_equal(run(LUN_WRITE, 8 * KiB, 60 * KiB), 0);
@@ -750,7 +882,7 @@ test_request_trim_is_advice(void **state)
     ANSWERS({.error = -EOPNOTSUPP});
     assert_int_equal(run(LUN_TRIM, 0, 512), 0);
     gate_hold(&t.gate);
-    gate_open(&t.gate, GATE_PEER, 0, the_session);
+    gate_open_peer(&t.gate, 0, the_session);
     assert_int_equal(run(LUN_TRIM, 0, 512), 0);
     assert_int_equal(t.ncommands, 0);
 }
@@ -804,7 +936,7 @@ cut_off(enum lun_op op, bool dirty)
     assert_int_equal(gate_dirty(&t.gate), dirty);
     assert_int_equal(t.abandoned, 1);
     assert_int_equal(t.queues_gone, 1);
-    gate_open(&t.gate, GATE_PEER, 0, the_session);
+    gate_open_peer(&t.gate, 0, the_session);
     pthread_join(l.thread, NULL);
     assert_int_equal(l.result, 0);
     assert_int_equal(t.ncommands, 1);
@@ -859,7 +991,7 @@ test_request_slow_in_an_open_route_knows_no_limit(void **state)
         sched_yield();
     gate_cut(&t.gate);
     assert_true(gate_drain(&t.gate, clock_ms() + 10000));
-    gate_open(&t.gate, GATE_PEER, 0, the_session);
+    gate_open_peer(&t.gate, 0, the_session);
     pthread_join(l.thread, NULL);
     assert_int_equal(t.abandoned, 1);
 }
@@ -954,6 +1086,11 @@ main(void)
         TEST(test_request_error_of_own_paths_twice_is_doubted),
         TEST(test_request_error_of_own_paths_is_believed_in_the_end),
         TEST(test_request_pure_path_errors_never_reach_the_vm),
+        TEST(test_request_with_reservations_leaves_no_range),
+        TEST(test_request_lost_at_a_peer_leaves_its_range),
+        TEST(test_request_reads_and_unsent_writes_leave_no_range),
+        TEST(test_request_that_came_back_with_an_error_leaves_no_range),
+        TEST(test_request_abandoned_leaves_its_range_until_it_returns),
         TEST(test_request_broken_connection_dirties_only_what_was_sent),
         TEST(test_request_draining_peer_did_not_carry_it_out),
         TEST(test_request_peer_without_memory_is_left),

@@ -407,9 +407,10 @@ test_route_clean_leave_suspects_nobody(void **state)
     assert_int_equal(w.r.suspect_peers, 0);
 }
 
-/* Without reservations our own orphans keep us from going anywhere. */
+/* Without reservations our own orphans, of known range, keep us from going
+ * home, and from nothing else. */
 static void
-test_route_drain_waits_for_own_orphans(void **state)
+test_route_drain_own_orphans_go_by_range(void **state)
 {
     struct world w;
 
@@ -418,26 +419,30 @@ test_route_drain_waits_for_own_orphans(void **state)
     w.opt.reservations = false;
     go_local(&w);
     own_paths(&w, false);
-    peers_ready(&w, 7);
+    peers_ready(&w, 1);
     assert_int_equal(step(&w, ROUTE_EV_TICK, SELF), OPEN);
     route_left(&w.r, true);
     w.view.local_orphans = 3; /* what leaving made */
-    assert_false(route_still_right(&w.r, &w.opt, &w.view));
-    assert_int_equal(step(&w, ROUTE_EV_REFUSED, SELF), NOTHING);
-    assert_int_equal(w.r.phase, QUEUEING);
+    assert_true(route_still_right(&w.r, &w.opt, &w.view));
+    assert_int_equal(step(&w, ROUTE_EV_OPENED, SELF), NOTHING);
+    assert_int_equal(w.r.phase, REDIRECTED);
+    assert_true(w.r.suspect_self); /* a successor shall know */
 
-    w.now += w.opt.retry_ms;
-    assert_int_equal(step(&w, ROUTE_EV_TICK, SELF), NOTHING);
+    own_paths(&w, true);
+    peers_ready(&w, 0);
+    assert_int_equal(step(&w, ROUTE_EV_PEER_LOST, SELF), NOTHING);
+    assert_int_equal(w.r.phase, QUEUEING);
     w.view.local_orphans = 0;
     w.now += w.opt.retry_ms;
-    assert_int_equal(step(&w, ROUTE_EV_TICK, SELF), OPEN);
-    assert_true(route_still_right(&w.r, &w.opt, &w.view));
+    assert_int_equal(step(&w, ROUTE_EV_TICK, SELF), HOME);
+    assert_int_equal(step(&w, ROUTE_EV_HOME, SELF), NOTHING);
+    assert_false(w.r.suspect_self);
 }
 
-/* Without reservations only the suspect itself can tell that it has drained:
- * neither another peer nor our own paths will do. */
+/* A lost peer's orphans are of known range: another one serves, and the
+ * suspicion stays until it is cleared. */
 static void
-test_route_drain_asks_only_the_suspect(void **state)
+test_route_drain_peers_orphans_go_by_range(void **state)
 {
     struct world w;
 
@@ -446,17 +451,117 @@ test_route_drain_asks_only_the_suspect(void **state)
     w.opt.reservations = false;
     go_redirected(&w, 1);
     peers_ready(&w, 5);
-    own_paths(&w, true);
     assert_int_equal(step(&w, ROUTE_EV_PEER_LOST, SELF), OPEN);
     route_left(&w.r, true);
-    assert_false(route_still_right(&w.r, &w.opt, &w.view));
-    assert_int_equal(step(&w, ROUTE_EV_REFUSED, SELF), NOTHING);
-    w.now += w.opt.retry_ms;
+    assert_true(route_still_right(&w.r, &w.opt, &w.view));
+    assert_int_equal(step(&w, ROUTE_EV_OPENED, SELF), NOTHING);
+    assert_int_equal(w.r.phase, REDIRECTED);
+    assert_int_equal(w.r.suspect_peers, 2);
+    own_paths(&w, true);
+    w.now += route_hold_down_ms(&w.r, &w.opt);
+    assert_int_equal(step(&w, ROUTE_EV_TICK, SELF), HOME);
+    assert_int_equal(step(&w, ROUTE_EV_HOME, SELF), NOTHING);
+    assert_int_equal(w.r.suspect_peers, 2);
+    route_cleared(&w.r, 1);
+    assert_int_equal(w.r.suspect_peers, 0);
+}
+
+/* The peer that holds them has drained once it opens. */
+static void
+test_route_drain_opening_at_a_suspect_clears_it(void **state)
+{
+    struct world w;
+
+    (void)state;
+    setup(&w);
+    w.opt.reservations = false;
+    go_redirected(&w, 1);
+    peers_ready(&w, 7);
+    assert_int_equal(step(&w, ROUTE_EV_PEER_LOST, SELF), OPEN);
+    assert_int_equal(w.r.peer, 1);
+    route_left(&w.r, true);
+    assert_int_equal(w.r.suspect_peers, 2);
+    assert_int_equal(step(&w, ROUTE_EV_OPENED, SELF), NOTHING);
+    assert_int_equal(w.r.suspect_peers, 0);
+}
+
+/* Of a predecessor's writes no range is known: only the suspect itself can
+ * tell that it has drained, neither another peer nor our own paths will do. */
+static void
+test_route_drain_unknown_ranges_hold_everything(void **state)
+{
+    struct world w;
+
+    (void)state;
+    setup(&w);
+    w.opt.reservations = false;
+    w.r.suspect_peers = w.r.unknown_peers = 2;
+    own_paths(&w, true);
+    peers_ready(&w, 5);
     assert_int_equal(step(&w, ROUTE_EV_TICK, SELF), NOTHING);
-    peers_ready(&w, 2);
+    peers_ready(&w, 7);
+    w.now += w.opt.retry_ms;
     assert_int_equal(step(&w, ROUTE_EV_TICK, SELF), OPEN);
     assert_int_equal(w.r.peer, 1);
     assert_true(route_still_right(&w.r, &w.opt, &w.view));
+    assert_int_equal(step(&w, ROUTE_EV_OPENED, SELF), NOTHING);
+    assert_int_equal(w.r.unknown_peers, 0);
+}
+
+/* Two of them, of whom neither vouches for the other: each is asked aside. */
+static void
+test_route_drain_unknown_ranges_at_two_peers(void **state)
+{
+    struct world w;
+
+    (void)state;
+    setup(&w);
+    w.opt.reservations = false;
+    w.r.suspect_peers = w.r.unknown_peers = 3;
+    peers_ready(&w, 7);
+    assert_int_equal(step(&w, ROUTE_EV_TICK, SELF), NOTHING);
+    route_cleared(&w.r, 0);
+    w.now += w.opt.retry_ms;
+    assert_int_equal(step(&w, ROUTE_EV_TICK, SELF), OPEN);
+    assert_int_equal(w.r.peer, 1);
+}
+
+static void
+test_route_drain_unknown_own_ranges_hold_everything(void **state)
+{
+    struct world w;
+
+    (void)state;
+    setup(&w);
+    w.opt.reservations = false;
+    w.r.suspect_self = w.r.unknown_self = true;
+    w.view.local_orphans = 1;
+    own_paths(&w, false);
+    peers_ready(&w, 7);
+    assert_int_equal(step(&w, ROUTE_EV_TICK, SELF), NOTHING);
+    w.view.local_orphans = 0;
+    w.now += w.opt.retry_ms;
+    assert_int_equal(step(&w, ROUTE_EV_TICK, SELF), OPEN);
+    assert_int_equal(step(&w, ROUTE_EV_OPENED, SELF), NOTHING);
+    assert_false(w.r.suspect_self || w.r.unknown_self);
+}
+
+/* With reservations, too: nobody knows how to fence it. */
+static void
+test_route_stray_suspect_stops_everything(void **state)
+{
+    struct world w;
+
+    (void)state;
+    setup(&w);
+    w.r.stray = true;
+    own_paths(&w, true);
+    peers_ready(&w, 7);
+    assert_int_equal(step(&w, ROUTE_EV_TICK, SELF), NOTHING);
+    assert_int_equal(w.r.phase, QUEUEING);
+    w.r.stray = false;
+    w.now += w.opt.retry_ms;
+    assert_int_equal(step(&w, ROUTE_EV_TICK, SELF), HOME);
 }
 
 static void
@@ -841,8 +946,15 @@ step_checked(struct walk *k, enum route_event_kind kind)
                 before.generation + (k->pending == ROUTE_DO_OPEN));
     assert_int_equal(r->phase == ROUTE_OPENING, k->pending == ROUTE_DO_OPEN);
     assert_int_equal(r->phase == ROUTE_RETURNING, k->pending == ROUTE_DO_HOME);
-    if (arrived) {
+    if (arrived && k->w.opt.reservations) {
         assert_false(r->suspect_self || r->suspect_peers);
+    } else if (arrived) { /* cleared of nobody but whom we came to */
+        uint64_t to = r->peer == SELF ? 0 : UINT64_C(1) << r->peer;
+
+        assert_int_equal(r->suspect_peers, before.suspect_peers & ~to);
+        assert_int_equal(r->suspect_self, before.suspect_self &&
+                                              r->peer != SELF &&
+                                              k->w.view.local_orphans > 0);
     } else {
         assert_int_equal(r->suspect_self, before.suspect_self);
         assert_int_equal(r->suspect_peers, before.suspect_peers);
@@ -949,8 +1061,13 @@ main(void)
         cmocka_unit_test(test_route_generation_goes_on_from_the_predecessor),
         cmocka_unit_test(test_route_dirty_leave_makes_the_carrier_a_suspect),
         cmocka_unit_test(test_route_clean_leave_suspects_nobody),
-        cmocka_unit_test(test_route_drain_waits_for_own_orphans),
-        cmocka_unit_test(test_route_drain_asks_only_the_suspect),
+        cmocka_unit_test(test_route_drain_own_orphans_go_by_range),
+        cmocka_unit_test(test_route_drain_peers_orphans_go_by_range),
+        cmocka_unit_test(test_route_drain_opening_at_a_suspect_clears_it),
+        cmocka_unit_test(test_route_drain_unknown_ranges_hold_everything),
+        cmocka_unit_test(test_route_drain_unknown_ranges_at_two_peers),
+        cmocka_unit_test(test_route_drain_unknown_own_ranges_hold_everything),
+        cmocka_unit_test(test_route_stray_suspect_stops_everything),
         cmocka_unit_test(test_route_reservations_make_suspects_no_obstacle),
         cmocka_unit_test(test_route_least_loaded_peer_first),
         cmocka_unit_test(test_route_lost_peer_is_asked_again_first),

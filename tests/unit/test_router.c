@@ -20,6 +20,8 @@
 #include "common/clock.h"
 #include "health/monitor.h"
 #include "health/report.h"
+#include "lun/backend.h"
+#include "plugin/drainer.h"
 #include "plugin/peers.h"
 #include "plugin/router.h"
 #include "plugin/state.h"
@@ -40,8 +42,9 @@
 
 static struct config_host hosts[] = {{.name = (char *)"a", .number = 1},
                                      {.name = (char *)"b", .number = 2},
-                                     {.name = (char *)"c", .number = 3}};
-#define PEERS 2 /* b and c */
+                                     {.name = (char *)"c", .number = 3},
+                                     {.name = (char *)"d", .number = 4}};
+#define PEERS 2 /* b and c; d is a host that has nothing to do with the LUN */
 
 /* What the parts do and have been told; guarded by lock. */
 static struct {
@@ -57,6 +60,11 @@ static struct {
     bool ready[PEERS];
     int open_result;
     uint64_t kept; /* of the last peers_tend */
+    bool answers[PEERS];
+    struct peers_request drained; /* of the last peers_take */
+    unsigned drains;              /* times somebody was asked aside */
+    bool drain_pending, drain_answered;
+    int drain_result;
     struct peers_request asked;
     unsigned opens, closes;
     struct monitor_options monitor;
@@ -74,8 +82,9 @@ static struct {
 /* ---- the disk ----------------------------------------------------------- */
 
 struct state_file *__wrap_state_open(const char *dir, const char *lun,
-                                     const char *client, struct state *s,
-                                     char *err, size_t errlen);
+                                     const char *client, uint64_t deadline_ms,
+                                     struct state *s, char *err,
+                                     size_t errlen);
 int __wrap_state_save(struct state_file *f, const struct state *s);
 void __wrap_state_close(struct state_file *f);
 struct tlsdir *__wrap_tlsdir_create(const char *rundir,
@@ -85,8 +94,10 @@ void __wrap_tlsdir_destroy(struct tlsdir *d);
 
 struct state_file *
 __wrap_state_open(const char *dir, const char *lun, const char *client,
-                  struct state *s, char *err, size_t errlen)
+                  uint64_t deadline_ms, struct state *s, char *err,
+                  size_t errlen)
 {
+    (void)deadline_ms;
     (void)dir;
     (void)lun;
     (void)client;
@@ -268,6 +279,16 @@ bool __wrap_peers_learn(struct peers *p, const struct peers_lun *want,
                         uint64_t *size, uint32_t *block_size);
 int __wrap_peers_open(struct peers *p, const struct peers_request *rq,
                       struct session **s, char *why, size_t whylen);
+struct link *__wrap_peers_take(struct peers *p, const struct peers_request *rq,
+                               char *name);
+bool __wrap_peers_answers(struct peers *p, int peer);
+struct drainer *__wrap_drainer_create(void (*done)(void *opaque), void *opaque);
+void __wrap_drainer_destroy(struct drainer *d);
+int __wrap_drainer_ask(struct drainer *d, struct link *k, const char *name,
+                       uint64_t deadline_ms);
+bool __wrap_drainer_busy(const struct drainer *d);
+bool __wrap_drainer_take(struct drainer *d, int *result);
+void __wrap_drainer_interrupt(struct drainer *d);
 void __wrap_peers_interrupt(struct peers *p);
 json_t *__wrap_peers_report(struct peers *p, const struct peers_lun *want);
 bool __wrap_session_broken(struct session *s, char *why, size_t whylen);
@@ -363,6 +384,78 @@ __wrap_peers_open(struct peers *p, const struct peers_request *rq,
     return r;
 }
 
+struct link *
+__wrap_peers_take(struct peers *p, const struct peers_request *rq, char *name)
+{
+    (void)p;
+    snprintf(name, EXPORT_NAME_MAX, "asked aside");
+    LOCKED(t.drained = *rq; t.saved_at_open = t.on_disk);
+    return (struct link *)(void *)&t;
+}
+
+bool
+__wrap_peers_answers(struct peers *p, int peer)
+{
+    bool answers;
+
+    (void)p;
+    LOCKED(answers = t.answers[peer]);
+    return answers;
+}
+
+struct drainer *
+__wrap_drainer_create(void (*done)(void *opaque), void *opaque)
+{
+    (void)done;
+    (void)opaque;
+    return (struct drainer *)(void *)&t;
+}
+
+void
+__wrap_drainer_destroy(struct drainer *d)
+{
+    (void)d;
+}
+
+int
+__wrap_drainer_ask(struct drainer *d, struct link *k, const char *name,
+                   uint64_t deadline_ms)
+{
+    (void)d;
+    (void)deadline_ms;
+    assert_ptr_equal(k, &t);
+    assert_string_equal(name, "asked aside");
+    LOCKED(t.drain_pending = true; t.drain_answered = false; t.drains++);
+    return 0;
+}
+
+bool
+__wrap_drainer_busy(const struct drainer *d)
+{
+    bool busy;
+
+    (void)d;
+    LOCKED(busy = t.drain_pending);
+    return busy;
+}
+
+bool
+__wrap_drainer_take(struct drainer *d, int *result)
+{
+    bool taken;
+
+    (void)d;
+    LOCKED(taken = t.drain_pending && t.drain_answered;
+           if (taken) t.drain_pending = false; *result = t.drain_result);
+    return taken;
+}
+
+void
+__wrap_drainer_interrupt(struct drainer *d)
+{
+    (void)d;
+}
+
 void
 __wrap_peers_interrupt(struct peers *p)
 {
@@ -408,7 +501,7 @@ __wrap_session_close(struct session *s)
 
 /* ---- helpers ------------------------------------------------------------ */
 
-static struct config cfg = {.hosts = hosts, .nhosts = 3, .self = hosts};
+static struct config cfg = {.hosts = hosts, .nhosts = 4, .self = hosts};
 static struct config_lun lun = {
     .name = (char *)"vm",
     .timers = {.io_timeout = 1000,
@@ -613,6 +706,239 @@ test_router_stays_connected_to_its_suspects(void **state)
     eventually(kept() == 0);
 }
 
+/* ---- without reservations ------------------------------------------------ */
+
+static unsigned
+orphans(void)
+{
+    struct gate_stats st;
+
+    gate_get_stats(router_gate(router), &st);
+    return st.orphans;
+}
+
+/* A write of this range is sent, and never answered. */
+static void
+lose_write(uint64_t offset, enum route_event_kind kind, int error)
+{
+    struct gate_request rq = {.writes = true, .offset = offset, .count = 512};
+    struct gate *g = router_gate(router);
+
+    rq.orphan = orphan_create();
+    assert_int_equal(gate_enter(g, &rq, 0), 0);
+    gate_leave(g, &rq, true);
+    assert_null(rq.orphan);
+    router_report_error(router, kind, rq.route.serial, error);
+    gate_finish(g, &rq);
+}
+
+static bool
+on_disk(const char *host)
+{
+    bool found = false;
+
+    pthread_mutex_lock(&t.lock);
+    for (size_t i = 0; i < t.on_disk.npeers; i++)
+        found = found || strcmp(t.on_disk.peers[i], host) == 0;
+    pthread_mutex_unlock(&t.lock);
+    return found;
+}
+
+/* Through b, and b is lost with a write: on through c. */
+static void
+lose_b_with_a_write(void)
+{
+    lun.fence = CONFIG_FENCE_DRAIN;
+    t.local_usable = false;
+    t.ready[0] = true;
+    start();
+    eventually(where() == GATE_PEER);
+    LOCKED(t.ready[0] = false; t.ready[1] = true);
+    news();
+    lose_write(4096, ROUTE_EV_PEER_LOST, -ENOTCONN);
+    eventually(t.asked.peer == 1 && where() == GATE_PEER);
+}
+
+/* It would be the first to be asked for a route; and it is asked aside,
+ * under a generation that is on disk, while the route stays with c. */
+static void
+test_router_drain_asks_the_lost_peer_aside(void **state)
+{
+    (void)state;
+    lose_b_with_a_write();
+    assert_int_equal(orphans(), 1);
+    assert_true(on_disk("b") && on_disk("c"));
+    assert_int_equal(count(&t.drains), 0);
+
+    LOCKED(t.ready[0] = true);
+    news();
+    eventually(count(&t.drains) == 1);
+    assert_int_equal(t.drained.peer, 0);
+    assert_int_equal(t.drained.nfence, 0);
+    assert_true(t.drained.generation > t.asked.generation);
+    assert_int_equal(t.saved_at_open.generation, t.drained.generation);
+    assert_int_equal(orphans(), 1);
+    LOCKED(t.drain_result = -ETIMEDOUT; t.drain_answered = true);
+    news();
+    eventually(count(&t.drains) == 2);
+    assert_int_equal(orphans(), 1);
+    assert_true(on_disk("b"));
+
+    LOCKED(t.drain_result = 0; t.drain_answered = true);
+    news();
+    eventually(orphans() == 0);
+    eventually(!on_disk("b"));
+    assert_int_equal(where(), GATE_PEER);
+    assert_int_equal(t.asked.peer, 1);
+}
+
+static void
+test_router_drain_own_write_goes_by_range(void **state)
+{
+    struct gate_request rq = {.writes = true, .count = 512};
+    struct gate *g;
+    struct lun_io io = {.op = LUN_WRITE};
+
+    (void)state;
+    lun.fence = CONFIG_FENCE_DRAIN;
+    t.ready[0] = true;
+    start();
+    eventually(where() == GATE_LOCAL);
+    g = router_gate(router);
+    rq.orphan = orphan_create();
+    io.tally = rq.orphan->tally;
+    lun_tally_begin(&io);
+    assert_int_equal(gate_enter(g, &rq, 0), 0);
+    LOCKED(t.lun.orphans = 1);
+    gate_leave(g, &rq, true);
+    router_report_error(router, ROUTE_EV_LOCAL_ERROR, rq.route.serial, -EIO);
+    gate_finish(g, &rq);
+
+    eventually(where() == GATE_PEER);
+    assert_int_equal(orphans(), 1);
+    assert_true(saved_local());
+    LOCKED(t.lun.orphans = 0);
+    lun_tally_end(&io);
+    eventually(orphans() == 0); /* without any news */
+    eventually(!saved_local());
+}
+
+/* ---- suspects for ever --------------------------------------------------- */
+
+static void
+leave_behind(const char *host)
+{
+    snprintf(t.on_disk.peers[t.on_disk.npeers++], STATE_NAME_MAX, "%s", host);
+}
+
+static void
+test_router_stray_host_is_fenced_by_its_number(void **state)
+{
+    (void)state;
+    leave_behind("d");
+    start();
+    eventually(where() == GATE_LOCAL);
+    assert_int_equal(count(&t.fenced), 1u << 4);
+    eventually(!on_disk("d"));
+}
+
+static void
+test_router_stray_host_is_fenced_by_the_peer(void **state)
+{
+    (void)state;
+    leave_behind("d");
+    t.local_usable = false;
+    t.ready[0] = true;
+    start();
+    eventually(where() == GATE_PEER);
+    assert_int_equal(t.asked.nfence, 1);
+    assert_string_equal(t.asked.fence[0]->name, "d");
+    assert_true(t.saved_at_open.npeers == 2);
+}
+
+static void
+refuses_to_forget(const char *host)
+{
+    char err[256];
+    json_t *j;
+
+    leave_behind(host);
+    t.ready[0] = true;
+    start();
+    LOCKED(t.ready[1] = true);
+    news();
+    /* both of them are seen ready, and yet nobody is asked */
+    eventually(router_redirect(router, NULL, err, sizeof err) == 0);
+    usleep(20000);
+    assert_int_equal(where(), GATE_HELD);
+    assert_int_equal(count(&t.opens) + count(&t.registers), 0);
+    j = router_status(router);
+    assert_string_equal(
+        json_string_value(json_array_get(
+            json_object_get(json_object_get(j, "route"), "suspects"), 0)),
+        host);
+    json_decref(j);
+
+    assert_int_equal(
+        router_confirm_dead(router, host, "a test", err, sizeof err), 0);
+    eventually(where() != GATE_HELD);
+    assert_false(on_disk(host));
+}
+
+static void
+test_router_unknown_host_is_not_forgotten_silently(void **state)
+{
+    (void)state;
+    refuses_to_forget("gone");
+}
+
+/* It has a number, but there are no reservations to fence it by. */
+static void
+test_router_drain_stray_host_is_not_forgotten_silently(void **state)
+{
+    (void)state;
+    lun.fence = CONFIG_FENCE_DRAIN;
+    refuses_to_forget("d");
+}
+
+static void
+test_router_confirm_dead_ends_the_wait_for_a_peer(void **state)
+{
+    char err[256];
+
+    (void)state;
+    lose_b_with_a_write();
+    LOCKED(t.answers[0] = true);
+    assert_int_equal(router_confirm_dead(router, "b", "me", err, sizeof err),
+                     -EBUSY);
+    assert_string_equal(err, "b is not dead: its proxy answers");
+    assert_int_equal(orphans(), 1);
+    LOCKED(t.answers[0] = false);
+    assert_int_equal(router_confirm_dead(router, "b", "me", err, sizeof err),
+                     0);
+    eventually(orphans() == 0);
+    eventually(!on_disk("b"));
+    assert_true(on_disk("c"));
+}
+
+static void
+test_router_confirm_dead_refuses_what_cannot_be(void **state)
+{
+    char err[256];
+
+    (void)state;
+    start();
+    assert_int_equal(router_confirm_dead(router, "a", "me", err, sizeof err),
+                     -EINVAL);
+    assert_string_equal(err, "a is this very host");
+    assert_int_equal(router_confirm_dead(router, "x", "me", err, sizeof err),
+                     -ENOENT);
+    assert_string_equal(err, "there is no host x");
+    /* known, and nothing to forget */
+    assert_int_equal(router_confirm_dead(router, "d", "me", err, sizeof err),
+                     0);
+}
+
 static void
 test_router_order_connects_to_the_peer_it_names(void **state)
 {
@@ -758,6 +1084,14 @@ main(void)
         TEST(test_router_lost_peer_is_fenced_on_the_way_home),
         TEST(test_router_fenced_registers_anew),
         TEST(test_router_stays_connected_to_its_suspects),
+        TEST(test_router_drain_asks_the_lost_peer_aside),
+        TEST(test_router_drain_own_write_goes_by_range),
+        TEST(test_router_stray_host_is_fenced_by_its_number),
+        TEST(test_router_stray_host_is_fenced_by_the_peer),
+        TEST(test_router_unknown_host_is_not_forgotten_silently),
+        TEST(test_router_drain_stray_host_is_not_forgotten_silently),
+        TEST(test_router_confirm_dead_ends_the_wait_for_a_peer),
+        TEST(test_router_confirm_dead_refuses_what_cannot_be),
         TEST(test_router_order_connects_to_the_peer_it_names),
         TEST(test_router_tells_the_monitor_of_answers),
         TEST(test_router_preferred_size_is_one_that_nbd_knows),
