@@ -26,7 +26,7 @@ struct ctl {
     char *rundir;
     const char *client; /* or NULL */
     bool json;
-    const char *command, *lun, *peer; /* the latter two or NULL */
+    const char *command, *lun, *host; /* the latter two or NULL */
 
     char **sockets;
     struct ctl_call *calls; /* one for each socket */
@@ -235,8 +235,18 @@ run_plugin_command(struct ctl *c, const char *path, json_t *body)
 static int
 run_redirect(struct ctl *c)
 {
-    json_t *body = json_pack("{s:s*}", "peer", c->peer);
+    json_t *body = json_pack("{s:s*}", "peer", c->host);
     int result = run_plugin_command(c, "/redirect", body);
+
+    json_decref(body);
+    return result;
+}
+
+static int
+run_confirm_dead(struct ctl *c)
+{
+    json_t *body = json_pack("{s:s}", "host", c->host);
+    int result = run_plugin_command(c, "/confirm-dead", body);
 
     json_decref(body);
     return result;
@@ -277,12 +287,14 @@ static const struct command {
     int (*run)(struct ctl *c);
     int min_args, max_args;
     bool takes_client;
+    bool host_first; /* HOST [LUN], not LUN [HOST] */
 } commands[] = {
-    {"status", run_status, 0, 1, true},
-    {"redirect", run_redirect, 1, 2, true},
-    {"return", run_return, 1, 1, true},
-    {"drain", run_drain, 0, 1, false},
-    {"undrain", run_undrain, 0, 1, false},
+    {"status", run_status, 0, 1, true, false},
+    {"redirect", run_redirect, 1, 2, true, false},
+    {"return", run_return, 1, 1, true, false},
+    {"drain", run_drain, 0, 1, false, false},
+    {"undrain", run_undrain, 0, 1, false, false},
+    {"confirm-dead", run_confirm_dead, 1, 2, true, true},
 };
 
 /* ---- the command line ---------------------------------------------------- */
@@ -296,6 +308,8 @@ static const char usage[] =
     "  return LUN           back to the host's own paths\n"
     "  drain [LUN]          serve no more peers (of that LUN)\n"
     "  undrain [LUN]        serve them again\n"
+    "  confirm-dead HOST [LUN]\n"
+    "                       the host is powered off: wait for it no more\n"
     "\n"
     "options:\n"
     "  --config FILE        configuration (" CONFIG_DEFAULT_FILE ")\n"
@@ -414,13 +428,19 @@ run(struct ctl *c, int argc, char **argv)
         return misused("there is no command ", c->command);
     nargs = argc - optind - 1;
     if (nargs < command->min_args)
-        return misused("a LUN must be named for ", c->command);
+        return misused(command->host_first ? "a host must be named for "
+                                           : "a LUN must be named for ",
+                       c->command);
     if (nargs > command->max_args)
         return misused("too many arguments for ", c->command);
     if (c->client && !command->takes_client)
         return misused("--client means nothing to ", c->command);
-    c->lun = nargs > 0 ? argv[optind + 1] : NULL;
-    c->peer = nargs > 1 ? argv[optind + 2] : NULL;
+    c->lun = nargs > command->host_first
+                 ? argv[optind + 1 + command->host_first]
+                 : NULL;
+    c->host = nargs > !command->host_first
+                  ? argv[optind + 1 + !command->host_first]
+                  : NULL;
     if (!choose_rundir(c))
         return CANNOT;
     return command->run(c);

@@ -151,9 +151,9 @@ same_options() {
 }
 ok "manual page and help have the same options" same_options
 same_commands() {
-    diff <(sed -n 's/^  \([a-z]*\) .*/\1/p' "$dir/out" | sort -u) \
+    diff <(sed -n 's/^  \([a-z-]*\) .*/\1/p' "$dir/out" | sort -u) \
         <(sed -n '/^=head1 DESCRIPTION/,/^=head1 EXAMPLES/p' \
-            health/detourctl.8.pod | sed -n 's/^=item B<\([a-z]*\)>.*/\1/p' |
+            health/detourctl.8.pod | sed -n 's/^=item B<\([a-z-]*\)>.*/\1/p' |
             sort -u)
 }
 ok "manual page and help have the same commands" same_commands
@@ -264,6 +264,24 @@ ok "others are done all the same" says '^plugin-vm1-b-c.sock: redirect: done$'
 rm -f "$dir"/*/refuse
 
 rm -f "$dir"/*/log
+ask confirm-dead
+ok "confirm-dead wants a host" exits 2
+ok "and says so" complains 'a host must be named for confirm-dead'
+ask confirm-dead h3
+ok "confirm-dead" exits 0
+ok "reaches each plugin" logged plugin-vm2-a '/confirm-dead {"host": "h3"}'
+ok "of each LUN" logged plugin-vm1-a '/confirm-dead {"host": "h3"}'
+ok "and no proxy" logged proxy ''
+rm -f "$dir"/*/log
+ask confirm-dead h3 vm2
+ok "confirm-dead for one LUN" logged plugin-vm2-a '/confirm-dead {"host": "h3"}'
+ok "reaches no other LUN's" logged plugin-vm1-a ''
+printf 'h3 is not dead: its proxy answers' >"$dir/plugin-vm2-a/refuse"
+ask confirm-dead h3 vm2
+ok "a host that answers is not dead" exits 1
+ok "and that is shown" says '^plugin-vm2-a.sock: h3 is not dead: its proxy answers$'
+rm -f "$dir"/*/refuse "$dir"/*/log
+
 ask drain
 ok "drain" exits 0
 ok "reaches the proxy" logged proxy '/drain {}'
