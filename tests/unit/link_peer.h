@@ -461,7 +461,7 @@ link_at(const struct link_options *opt)
     return k;
 }
 
-static struct link *UNUSEDUNUSED
+static struct link *UNUSED
 live_link(const struct link_options *opt)
 {
     struct link *k = link_at(opt);
