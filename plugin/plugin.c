@@ -18,12 +18,10 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "common/clock.h"
 #include "common/config.h"
 #include "common/log.h"
 #include "health/control.h"
 #include "lun/error.h"
-#include "plugin/hangup.h"
 #include "plugin/request.h"
 #include "plugin/router.h"
 
@@ -471,10 +469,8 @@ wire_errno(int e)
 static int
 run(const struct request *q)
 {
-    uint64_t began_ms = clock_ms();
     int e = request_run(router, q, lun->timers.queue_limit);
 
-    hangup_wait_turn(began_ms);
     if (e == 0)
         return 0;
     if (e == -EOPNOTSUPP && q->op == LUN_ZERO) { /* nbdkit writes zeroes */
@@ -555,12 +551,10 @@ detour_extents(void *handle, uint32_t count, uint64_t offset, uint32_t flags,
                struct nbdkit_extents *extents)
 {
     struct lun_extent ext[EXTENTS_MAX];
-    uint64_t began_ms = clock_ms();
     int n = request_extents(router, offset, count, ext,
                             (flags & NBDKIT_FLAG_REQ_ONE) ? 1 : EXTENTS_MAX);
 
     (void)handle;
-    hangup_wait_turn(began_ms);
     if (n < 0) {
         nbdkit_set_error(-n);
         return -1;
