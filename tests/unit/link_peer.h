@@ -452,7 +452,7 @@ state_of(struct link *k)
     return status_of(k).state;
 }
 
-static struct link *UNUSED
+static UNUSED struct link *
 link_at(const struct link_options *opt)
 {
     struct link *k = link_create(opt);
@@ -461,7 +461,7 @@ link_at(const struct link_options *opt)
     return k;
 }
 
-static struct link *UNUSED
+static UNUSED struct link *
 live_link(const struct link_options *opt)
 {
     struct link *k = link_at(opt);
