@@ -109,9 +109,14 @@ start() {
 
 # stop HOST NAME - as a service manager does; kill_it: as the kernel does.
 stop() {
+    local rc
     kill "${PIDS[$1/$2]}"
     wait "${PIDS[$1/$2]}" 2>/dev/null
+    rc=$?
     unset "PIDS[$1/$2]"
+    # a sanitizer's complaint ends in one
+    ((rc == 0)) || fail "$2 of $1 ends well" "exit status $rc
+$(tail -40 "$dir/$1/log")"
 }
 
 kill_it() {
