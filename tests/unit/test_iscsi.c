@@ -567,6 +567,53 @@ test_bad_device_is_einval(void **state)
     assert_int_equal(errno, EINVAL);
 }
 
+static void
+assert_secret(const char *text, bool good)
+{
+    char path[PATH_MAX];
+    struct host h;
+    struct lun_options opt =
+        host_options(&h, 1, "iscsi://127.0.0.77/" SAN_IQN "/1");
+    struct lun *l;
+    FILE *f;
+
+    snprintf(path, sizeof(path), "%s/secret", dir);
+    f = fopen(path, "w");
+    assert_non_null(f);
+    fputs(text, f);
+    fclose(f);
+    opt.chap_user = "detour";
+    opt.chap_secret_file = path;
+    errno = 0;
+    l = lun_create(&opt);
+    if (good)
+        assert_non_null(l);
+    else
+        assert_int_equal(errno, EINVAL);
+    assert_true(good || !l);
+    lun_destroy(l, soon());
+    unlink(path);
+}
+
+/* libiscsi would log in with an empty one, and without the end of a long one.
+ */
+static void
+test_unusable_secret_is_einval(void **state)
+{
+    char text[300];
+
+    (void)state;
+    memset(text, 'x', sizeof(text));
+    text[255] = '\0';
+    assert_secret(text, true);
+    assert_secret("twelve chars\nand more\n", true);
+    assert_secret("", false);
+    assert_secret("\ntwelve chars\n", false);
+    text[255] = 'x';
+    text[256] = '\0';
+    assert_secret(text, false);
+}
+
 /* ---- without reservations ----------------------------------------------- */
 
 static void
@@ -660,6 +707,7 @@ main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         iscsi_test(test_bad_device_is_einval),
+        iscsi_test(test_unusable_secret_is_einval),
         iscsi_test(test_lun_number_above_255),
         iscsi_test(test_status_tells_what_the_target_says),
         iscsi_test(test_write_protection_is_known_once_registered),
