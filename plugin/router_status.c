@@ -85,7 +85,7 @@ router_status(struct router *r)
     gate_get_stats(&r->gate, &g);
     monitor_get(r->monitor, &m);
     return json_pack(
-        "{ss si ss ss ss ss sf so s{sI sI sI sI sI sI} so so so}", "process",
+        "{ss si ss ss ss ss sf so s{sI sI sI sI sI sI sI} so so so}", "process",
         "plugin", "pid", (int)getpid(), "version", DETOUR_VERSION, "host",
         r->opt.cfg->self->name, "lun", r->opt.lun->name, "client",
         r->opt.client, "uptime_s", (double)(clock_ms() - r->started_ms) / 1000,
@@ -94,6 +94,7 @@ router_status(struct router *r)
         (json_int_t)g.inside, "oldest_inflight_ms",
         (json_int_t)g.oldest_inside_ms, "longest_stall_ms",
         (json_int_t)g.longest_wait_ms, "answered", (json_int_t)g.answered,
-        "latency", latency_json(&r->latency), "lun_status",
-        report_lun(r->lun, &m), "peers", peers_report(r->peers, &want));
+        "orphans", (json_int_t)g.orphans, "latency", latency_json(&r->latency),
+        "lun_status", report_lun(r->lun, &m), "peers",
+        peers_report(r->peers, &want));
 }

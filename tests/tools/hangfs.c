@@ -7,6 +7,7 @@
  * from its standard input, each answered with one line:
  *
  *   hold   leave reads, writes, flushes and the like unanswered from here on
+ *   catch  leave the next write unanswered, and nothing else
  *   held   how many of these wait now
  *   go     carry out and answer those, and all that follow
  *   fail N as go, but answer those that wait with errno N, not carried out
@@ -39,7 +40,7 @@
 static char *disk;
 static uint64_t size;
 static int fuse;
-static bool holding;
+static bool holding, catching;
 static char *waiting[WAITING];
 static size_t nwaiting;
 
@@ -210,6 +211,7 @@ take_request(void)
     static char buf[ROOM] __attribute__((aligned(8)));
     const struct fuse_in_header *in = (const void *)buf;
     ssize_t n = read(fuse, buf, sizeof buf);
+    bool caught;
 
     if (n < 0)
         return errno == EINTR || errno == EAGAIN || errno == ENOENT;
@@ -217,10 +219,13 @@ take_request(void)
         do_quick(in);
         return true;
     }
-    if (!holding || nwaiting == WAITING) {
+    caught = catching && in->opcode == FUSE_WRITE;
+    if (!(holding || caught) || nwaiting == WAITING) {
         carry_out(in);
         return true;
     }
+    if (caught)
+        catching = false;
     waiting[nwaiting] = malloc((size_t)n);
     if (!waiting[nwaiting])
         err(1, "malloc");
@@ -241,7 +246,7 @@ let_go(int error)
         free(waiting[i]);
     }
     nwaiting = 0;
-    holding = false;
+    holding = catching = false;
 }
 
 /* returns: false at the end of the input */
@@ -256,6 +261,8 @@ take_command(void)
     line[n] = '\0';
     if (strcmp(line, "hold\n") == 0)
         holding = true;
+    else if (strcmp(line, "catch\n") == 0)
+        catching = true;
     else if (strcmp(line, "go\n") == 0)
         let_go(0);
     else if (strncmp(line, "fail ", 5) == 0)

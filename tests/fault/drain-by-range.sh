@@ -1,0 +1,177 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-3-Clause
+# Without reservations: what overlaps a write that hangs waits, and no more.
+#
+# Goal: with fence = drain a write that hangs in the host's own device, or in a
+# peer that is lost, holds the writes that overlap it, and nothing else, until
+# it has come back, or until somebody says that the peer is dead.
+# Timeline: the device keeps one write; an order to redirect; <= 2 s (io_timeout)
+# + 1 s others flow through a peer; the device lets go: <= 1 s later all do.
+# A peer stops with a write: <= 3 s (link_timeout and opening) others flow.
+
+# shellcheck source=tests/lib/lab.sh
+. "$(dirname "$0")/../lib/lab.sh"
+lab_enter "$@"
+[[ -w /dev/fuse ]] || skip_all "no /dev/fuse here"
+
+LAB_FENCE=drain
+LAB_LUN_CONFIG="io_timeout = 2s
+failback_after = 30m
+failback_max = 30m"
+for h in "${LAB_HOSTS[@]}"; do
+    LAB_DEVICE[$h]=$LAB_RUN/hang/disk # one file that all of them open
+done
+
+# hang COMMAND - tell the device (tests/tools/hangfs.c); prints its answer.
+hang() {
+    local line
+    echo "$1" >&"$hang_in"
+    read -r -t 10 -u "$hang_out" line
+    echo "$line"
+}
+
+# held N - a condition: so many writes hang in the device.
+held() {
+    [[ $(hang held) == "$1" ]]
+}
+
+# writes OFFSET BYTE - 64 KiB of it, through a's plugin.
+writes() {
+    nbd_python '
+import sys, nbd
+h = nbd.NBD()
+h.connect_uri(sys.argv[1])
+h.pwrite(bytes([int(sys.argv[3])]) * 65536, int(sys.argv[2]))' \
+        "$(uri a)" "$@"
+}
+
+# reads OFFSET BYTE - 32 KiB of it
+reads() {
+    nbd_python '
+import sys, nbd
+h = nbd.NBD()
+h.connect_uri(sys.argv[1])
+assert h.pread(32768, int(sys.argv[2])) == bytes([int(sys.argv[3])]) * 32768' \
+        "$(uri a)" "$@"
+}
+
+# start_write NAME OFFSET BYTE - in the background; its pid in ${job[NAME]}.
+declare -A job
+start_write() {
+    writes "$2" "$3" &
+    job[$1]=$!
+}
+
+waits() {
+    kill -0 "${job[$1]}" 2>/dev/null
+}
+
+# ends NAME - a check: it is answered well, within a second.
+answered() {
+    ! waits "$1"
+}
+
+ends() {
+    if within 1000 answered "$1" && wait "${job[$1]}"; then
+        pass "$1 is answered"
+    else
+        fail "$1 is answered well within 1000 ms"
+    fi
+}
+
+# at_once COMMAND... - one of the functions above, in 2 s or never.
+export LAB_RUN
+export -f writes reads nbd_python uri socket
+at_once() {
+    timeout 2 bash -c '"$@"' - "$@"
+}
+
+# flows NAME BYTE - checks: all but writes to the range are served at once; there
+# BYTE is what was acknowledged last.
+flows() {
+    check "$1: a write elsewhere" at_once writes 2097152 7
+    check "$1: a read elsewhere" at_once reads 2097152 7
+    check "$1: a read of the very range" at_once reads 1048576 "$2"
+}
+
+# suspects_are HOSTS - a condition.
+suspects_are() {
+    [[ $(field plugin-a-vm '.route.suspects | join(" ")') == "$1" ]]
+}
+
+mkdir "$LAB_RUN/hang"
+coproc HANG { exec "$BUILD/tests/tools/hangfs" "$LAB_RUN/hang" 16777216; }
+exec {hang_in}>&"${HANG[1]}" {hang_out}<&"${HANG[0]}"
+read -r -t 10 -u "$hang_out" line
+is "the device is there" "$line" ready
+
+lab_up
+start_hosts
+expect_route a local 5000
+check "a writes" writes 1048576 1
+
+# ---- a write of our own paths --------------------------------------------------
+
+hang catch >/dev/null
+start_write hung 1048576 2
+check "a write hangs in a's device" within 3000 held 1
+check "a is told to redirect" ctl a redirect disk b
+expect_route a "redirected b" 4000
+flows "own write hangs" 1
+is "a itself is the suspect" "$(field plugin-a-vm '.route.suspects[]')" a
+is "one range is waited for" "$(field plugin-a-vm .queue.orphans)" 1
+start_write newer 1081344 3 # its second half, and beyond
+nap 1000
+check "the hung write waits for itself" waits hung
+check "a newer one that overlaps it waits" waits newer
+hang go >/dev/null
+ends hung
+ends newer
+check "nobody is suspected any more" within 1000 suspects_are ""
+check "the newer one stands" reads 1081344 3
+
+# ---- a write of a peer that is lost, and answers again --------------------------
+
+hang catch >/dev/null
+start_write hung 1048576 4
+check "a write hangs in b's device" within 3000 held 1
+kill -STOP "${LAB_PID[proxy-b]}"
+expect_route a "redirected c" 5000
+flows "a lost peer's write hangs" 2
+start_write newer 1048576 5
+check "b is the suspect" suspects_are b
+kill -CONT "${LAB_PID[proxy-b]}"
+check "b stands by again" within 10000 peer_serves a b
+nap 1500 # it is asked meanwhile
+check "b does not vouch for what hangs" suspects_are b
+check "the hung write waits for itself" waits hung
+check "a newer one that overlaps it waits" waits newer
+check_fails "b is not dead" "b is not dead: its proxy answers" \
+    ctl a confirm-dead b
+hang go >/dev/null
+within 5000 suspects_are ""
+ends hung
+ends newer
+check "the newer one stands" reads 1048576 5
+is "the route stayed with c" "$(route_of a)" "redirected c"
+
+# ---- and one that never does -----------------------------------------------------
+
+hang catch >/dev/null
+start_write hung 1048576 6
+check "a write hangs in c's device" within 3000 held 1
+kill -STOP "${LAB_PID[proxy-c]}"
+expect_route a "redirected b" 5000
+nap 1000
+check "the hung write waits for itself" waits hung
+check "c is told to be dead" ctl a confirm-dead c
+ends hung
+check "it is there" reads 1048576 6
+check "nobody is suspected any more" within 1000 suspects_are ""
+check "that is logged, with who said so" \
+    logged plugin-a-vm 'host c is dead, says uid 0 \(pid [0-9]+\)'
+hang go >/dev/null
+kill -CONT "${LAB_PID[proxy-c]}"
+expect_route a "redirected b" 1000
+
+lab_end
