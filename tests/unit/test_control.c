@@ -56,7 +56,8 @@ __wrap_getsockopt(int fd, int level, int name, void *v, socklen_t *len)
     int r = __real_getsockopt(fd, level, name, v, len);
 
     if (r == 0 && level == SOL_SOCKET && name == SO_PEERCRED)
-        *(struct ucred *)v = (struct ucred){.uid = atomic_load(&peer_uid),
+        *(struct ucred *)v = (struct ucred){.pid = getpid(),
+                                            .uid = atomic_load(&peer_uid),
                                             .gid = atomic_load(&peer_gid)};
     return r;
 }
@@ -83,6 +84,13 @@ handle(void *opaque, const char *method, const char *path, const json_t *body,
         text[t.reply_bytes] = '\0';
         *reply = json_pack("{s:s}", "text", text);
         free(text);
+        return 200;
+    }
+    if (!strcmp(path, "/caller")) {
+        char by[64];
+
+        control_caller(by, sizeof by);
+        *reply = json_pack("{s:s}", "by", by);
         return 200;
     }
     if (strcmp(path, "/echo"))
@@ -233,6 +241,21 @@ test_control_hands_the_body_over(void **state)
     assert_string_equal(
         json_string_value(json_object_get(json_object_get(b, "body"), "lun")),
         "vm1");
+    json_decref(b);
+}
+
+static void
+test_control_knows_who_asks(void **state)
+{
+    char me[64];
+    json_t *b = NULL;
+
+    (void)state;
+    atomic_store(&peer_uid, geteuid());
+    snprintf(me, sizeof me, "uid %ld (pid %ld)", (long)geteuid(),
+             (long)getpid());
+    assert_int_equal(ask("POST", "/caller", "", 0, &b), 200);
+    assert_string_equal(json_string_value(json_object_get(b, "by")), me);
     json_decref(b);
 }
 
@@ -693,6 +716,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_control_hands_the_body_over),
+        TEST(test_control_knows_who_asks),
         TEST(test_control_answers_an_empty_object_for_no_reply),
         TEST(test_control_passes_the_handlers_status_on),
         TEST(test_control_refuses_bad_json),

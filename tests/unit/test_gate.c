@@ -604,6 +604,7 @@ test_gate_write_that_came_back_is_no_orphan(void **state)
 struct crowd {
     struct gate g;
     atomic_int writers[BLOCKS]; /* between gate_enter and gate_finish */
+    atomic_int lost[BLOCKS];    /* orphans that were not cleared */
     atomic_ulong inside;        /* of the present opening */
     atomic_ulong broken;        /* a rule was */
     atomic_uint working;        /* workers that have not ended */
@@ -615,6 +616,17 @@ check(struct crowd *c, bool holds)
 {
     if (!holds)
         atomic_fetch_add(&c->broken, 1);
+}
+
+/* Every other write that a peer does not answer leaves its range behind. */
+static void
+perhaps_lost(struct crowd *c, struct gate_request *rq, unsigned *seed)
+{
+    if (rq->route.where != GATE_PEER || rand_r(seed) % 2)
+        return;
+    rq->orphan = orphan_create();
+    for (uint64_t b = rq->offset; b < rq->offset + rq->count; b++)
+        atomic_fetch_add(&c->lost[b], 1);
 }
 
 /* One request; the first tries of some fail, as on a route that is left. */
@@ -631,7 +643,11 @@ one_request(struct crowd *c, unsigned *seed)
         atomic_fetch_add(&c->inside, 1);
         for (unsigned b = first; i == 0 && b < first + n; b++)
             check(c, atomic_fetch_add(&c->writers[b], 1) == 0);
+        for (unsigned b = first; b < first + n; b++)
+            check(c, atomic_load(&c->lost[b]) == 0);
         gate_wait_on(&c->g, &rq, queue(1));
+        if (i + 1 < tries)
+            perhaps_lost(c, &rq, seed);
         atomic_fetch_sub(&c->inside, 1);
         gate_leave(&c->g, &rq, i + 1 < tries);
     }
@@ -667,6 +683,11 @@ move_route(struct crowd *c, unsigned turn)
         gate_cut(&c->g);
     check(c, gate_drain(&c->g, clock_ms() + PATIENCE_MS));
     check(c, atomic_load(&c->inside) == 0);
+    if (turn % 4)
+        return;
+    for (unsigned b = 0; b < BLOCKS; b++)
+        atomic_store(&c->lost[b], 0);
+    check(c, gate_clear(&c->g, 0, gate_serial(&c->g)) == 0);
 }
 
 static void

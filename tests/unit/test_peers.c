@@ -316,6 +316,60 @@ test_peers_interrupted_never_opens_again(void **state)
     assert_int_equal(t.gos, 0);
 }
 
+/* For a question aside: nothing is sent yet, and no session takes it. */
+static void
+test_peers_take_lends_one_connection(void **state)
+{
+    struct peers_request rq = {
+        .peer = 0, .generation = 8, .id = want.id, .size = want.size};
+    char name[EXPORT_NAME_MAX + 1];
+    struct link *k;
+
+    (void)state;
+    assert_null(peers_take(peers, &rq, name)); /* there is none yet */
+    peers_tend(peers, &want, 0);
+    k = peers_take(peers, &rq, name);
+    assert_non_null(k);
+    assert_string_equal(name, "vm?client=main&generation=8&id=naa.6001");
+    assert_int_equal(t.gos, 0);
+    peers_tend(peers, &want, 0);
+    assert_int_equal(t.links[1], 3); /* its place was taken */
+    __wrap_link_destroy(k);
+    t.says[1].would_serve = false;
+    assert_null(peers_take(peers, &rq, name));
+}
+
+/* Whatever it says, it is not dead. */
+static void
+test_peers_answers_also_when_it_refuses(void **state)
+{
+    (void)state;
+    assert_false(peers_answers(peers, 0)); /* not connected */
+    peers_tend(peers, &want, 0);
+    assert_true(peers_answers(peers, 0));
+    t.says[1].would_serve = false;
+    t.says[1].description[0] = '\0';
+    assert_true(peers_answers(peers, 0));
+    t.says[1].info_sent_ms = clock_ms() - 10000;
+    assert_false(peers_answers(peers, 0));
+    t.says[1].info_sent_ms = 0;
+    t.says[1].state = LINK_CONNECTING;
+    assert_false(peers_answers(peers, 0));
+}
+
+static void
+test_peers_answers_while_it_serves_us(void **state)
+{
+    struct session *s;
+
+    (void)state;
+    peers_tend(peers, &want, 0);
+    assert_int_equal(open_first(&s), 0);
+    assert_true(peers_answers(peers, 0));
+    session_close(s);
+    assert_false(peers_answers(peers, 0));
+}
+
 /* A farewell that nobody answers takes a while: once, not for each. */
 static void
 test_peers_connections_end_together(void **state)
@@ -349,6 +403,9 @@ main(void)
         TEST(test_peers_session_takes_its_connections),
         TEST(test_peers_a_refusal_is_not_asked_for_twice),
         TEST(test_peers_interrupted_never_opens_again),
+        TEST(test_peers_take_lends_one_connection),
+        TEST(test_peers_answers_also_when_it_refuses),
+        TEST(test_peers_answers_while_it_serves_us),
         TEST(test_peers_connections_end_together),
     };
 

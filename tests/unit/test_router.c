@@ -83,8 +83,7 @@ static struct {
 
 struct state_file *__wrap_state_open(const char *dir, const char *lun,
                                      const char *client, uint64_t deadline_ms,
-                                     struct state *s, char *err,
-                                     size_t errlen);
+                                     struct state *s, char *err, size_t errlen);
 int __wrap_state_save(struct state_file *f, const struct state *s);
 void __wrap_state_close(struct state_file *f);
 struct tlsdir *__wrap_tlsdir_create(const char *rundir,
