@@ -514,12 +514,12 @@ block_orphan_end(struct block *b, struct block_request *r)
     bool stop;
 
     lun_tally_end(&r->io);
-    b->inflight--;
     pthread_mutex_lock(&b->lock);
     if (lun_op_writes(r->io.op))
         b->orphans--;
     else
         b->orphan_reads--;
+    b->inflight--; /* never fewer than its orphans */
     block_drop_lock_locked(b);
     stop = b->stop;
     pthread_cond_broadcast(&b->moved);
