@@ -22,7 +22,12 @@ byte late[HOSTS];  /* a PREEMPT of somebody, aimed at this key of the host */
 byte aimed[HOSTS]; /* by this fencer: what its PREEMPT under way is aimed at */
 
 #define registered(h) (held[h] != 0)
+#define can_submit(h) registered(h)
 #define may_pass(h)   (key[h] != 0)
+#define old_may_pass(h) may_pass(h)
+#define tally_empty(h) (!own[h].net && !own[h].lun)
+#define may_try_home(h) (drained(h) && buried(h))
+#define may_die(h) true
 
 /* Nobody else of the host has writes under way, or may submit some. */
 #ifdef NO_RULE_LOCK
@@ -52,6 +57,14 @@ inline begin(h)
 }
 
 inline forget(h) { held[h] = 0 }
+inline release(h) { held[h] = 0 }
+
+/* Its I/O goes on in the kernel, on the same nexus. */
+inline process_dies(h)
+{
+    bequeath(h);
+    held[h] = 0
+}
 
 inline grow_old(k)
 {
@@ -85,7 +98,7 @@ inline grow_old_aim(f, h)
 inline preempt(h, k)
 {
     if
-    :: k && key[h] == k -> key[h] = 0; abort(h)
+    :: k && key[h] == k -> key[h] = 0; abort_own(h); abort_old(h)
     :: else
     fi
 }

@@ -30,6 +30,7 @@
 #define LUN    3 /* in the target, past its check of the reservation */
 #define DONE   4 /* carried out; the answer is on its way */
 #define GONE   5 /* cut off; nobody has noticed */
+#define WAIT   6 /* iscsi: held until its path's grave is closed */
 
 typedef port {
     byte net; /* in the initiator or in the network */
@@ -81,9 +82,9 @@ bool dead[HOSTS];      /* its paths, for good */
 #define NOTE_FENCED skip
 #endif
 #ifdef REACH_ABORTED
-#define NOTE_ABORTED(h) assert(!own[h].lun && !old[h].lun)
+#define NOTE_ABORTED(set) assert(!(set))
 #else
-#define NOTE_ABORTED(h) skip
+#define NOTE_ABORTED(set) skip
 #endif
 #ifdef REACH_HOME
 #define NOTE_HOME assert(!ORPHANS_AT(A) && !ORPHANS_AT(B))
@@ -121,7 +122,7 @@ bool dead[HOSTS];      /* its paths, for good */
 #ifdef NO_RULE_WAIT
 #define older_ended(p) true
 #else
-#define older_ended(p) (!own[p].net && !own[p].lun)
+#define older_ended(p) tally_empty(p)
 #endif
 #ifdef NO_RULE_FENCE
 #define NAMED & 0
@@ -148,18 +149,27 @@ inline apply(w)
 
 /* PREEMPT AND ABORT: what is in the target ends; the network is not reached,
  * but what is in it meets a conflict. */
-inline abort(h)
+inline abort_own(h)
 {
 #ifdef NO_RULE_ABORT
     skip
 #else
-    NOTE_ABORTED(h);
+    NOTE_ABORTED(own[h].lun);
     own[h].lun = 0;
-    old[h].lun = 0;
     if
     :: live == LUN && place == h -> live = GONE
     :: else
     fi
+#endif
+}
+
+inline abort_old(h)
+{
+#ifdef NO_RULE_ABORT
+    skip
+#else
+    NOTE_ABORTED(old[h].lun);
+    old[h].lun = 0
 #endif
 }
 
@@ -188,6 +198,14 @@ inline hurry(h)
 }
 
 inline cut_off(f, v) { to_fence[f] = to_fence[f] & ~bit(v) }
+
+inline bequeath(h)
+{
+    old[h].net = old[h].net | own[h].net;
+    old[h].lun = old[h].lun | own[h].lun;
+    own[h].net = 0;
+    own[h].lun = 0
+}
 
 #ifdef ISCSI
 #include "iscsi.pml"
@@ -241,7 +259,7 @@ inline leave(cut)
     :: else
     fi;
     if
-    :: phase == LOCAL -> forget(H)
+    :: phase == LOCAL -> release(H)
     :: else
     fi;
     live = NONE;
@@ -297,7 +315,7 @@ inline fenced(h)
 inline come_home()
 {
     NOTE_HOME;
-    phase = LOCAL; live = NET; suspects = 0; disk = bit(H)
+    phase = LOCAL; live = (can_submit(H) -> NET : WAIT); suspects = 0; disk = bit(H)
 }
 
 inline registered_now(h)
@@ -318,15 +336,15 @@ inline registered_now(h)
     :: atomic { (set & bit(2)) -> action(2) } \
     :: atomic { (set & bit(3)) -> action(3) }
 
-#define PASS_OWN(w) own[h].net = own[h].net & ~bit(w); check(own[h].lun, w)
-#define PASS_OLD(w) old[h].net = old[h].net & ~bit(w); check(old[h].lun, w)
+#define PASS_OWN(w) own[h].net = own[h].net & ~bit(w); check(own[h].lun, w, may_pass(h))
+#define PASS_OLD(w) old[h].net = old[h].net & ~bit(w); check(old[h].lun, w, old_may_pass(h))
 #define END_OWN(w)  own[h].lun = own[h].lun & ~bit(w); apply(w)
 #define END_OLD(w)  old[h].lun = old[h].lun & ~bit(w); apply(w)
 
-inline check(set, w)
+inline check(set, w, passes)
 {
     if
-    :: may_pass(h) -> orphan(set, w)
+    :: passes -> orphan(set, w)
     :: else -> NOTE_FENCED
     fi
 }
@@ -345,7 +363,7 @@ inline acknowledged()
     if
     :: cur > N -> live = NONE; suspects = 0; disk = 0
     :: cur <= N && phase == PEER -> live = UNREAD
-    :: cur <= N && phase == LOCAL -> live = NET
+    :: cur <= N && phase == LOCAL -> live = (can_submit(H) -> NET : WAIT)
     fi
 }
 
@@ -359,11 +377,7 @@ end:
     :: atomic { running && to_fence[h] && fencing(h) && can_aim(h) ->
            look(h, victim(h)) }
     :: atomic { to_fence[h] && can_land(h) ->
-           land(h, victim(h));
-#ifdef NO_RULE_AGAIN
-           cut_off(h, victim(h))
-#endif
-       }
+           land(h, victim(h)) }
     :: atomic { live == NET && place == h && !dead[h] ->
            if
            :: may_pass(h) -> live = LUN
@@ -403,14 +417,6 @@ inline claim(p)
     fi
 }
 
-inline bequeath(h)
-{
-    old[h].net = old[h].net | own[h].net;
-    old[h].lun = old[h].lun | own[h].lun;
-    own[h].net = 0;
-    own[h].lun = 0
-}
-
 inline kill_proxy(p)
 {
     close_session(p);
@@ -418,8 +424,7 @@ inline kill_proxy(p)
     :: go[p] -> stop_fencing(p); end_go(p, false)
     :: else
     fi;
-    bequeath(p);
-    forget(p)
+    process_dies(p)
 }
 
 proctype proxy(byte p)
@@ -432,13 +437,13 @@ end:
     :: atomic { running && go[p] == GO_FENCE && !to_fence[p] ->
            end_go(p, true) }
     /* a request is read, and submitted under the registration of now */
-    :: atomic { live == UNREAD && peer == p && registered(p) && !dead[p] ->
+    :: atomic { live == UNREAD && peer == p && can_submit(p) && !dead[p] ->
            live = NET }
-    :: atomic { (unread[p] & bit(1)) && registered(p) -> READ(1) }
-    :: atomic { (unread[p] & bit(2)) && registered(p) -> READ(2) }
-    :: atomic { (unread[p] & bit(3)) && registered(p) -> READ(3) }
+    :: atomic { (unread[p] & bit(1)) && can_submit(p) -> READ(1) }
+    :: atomic { (unread[p] & bit(2)) && can_submit(p) -> READ(2) }
+    :: atomic { (unread[p] & bit(3)) && can_submit(p) -> READ(3) }
     /* killed, and started again */
-    :: atomic { fault -> faults--; kill_proxy(p) }
+    :: atomic { fault && may_die(p) -> faults--; kill_proxy(p) }
     od
 }
 
@@ -477,8 +482,7 @@ inline kill_plugin()
     last[A] = disk & bit(A);
     last[B] = disk & bit(B);
 #endif
-    bequeath(H);
-    forget(H)
+    process_dies(H)
 }
 
 #define may_open(p) (!go[p] && serves(p))
@@ -490,14 +494,14 @@ end:
     /* somewhere to go */
     :: atomic { running && phase == HELD && may_open(A) -> open(A) }
     :: atomic { running && phase == HELD && may_open(B) -> open(B) }
-    :: atomic { running && phase == HELD && wants_home && drained(H) &&
-                buried(H) ->
+    :: atomic { running && phase == HELD && wants_home && may_try_home(H) ->
            phase = HOMING;
            if
            :: registered(H) -> registered_now(H)
            :: else
            fi }
-    :: atomic { running && phase == FENCING && !to_fence[H] ->
+    :: atomic { running && phase == FENCING && !to_fence[H] && drained(H) &&
+                buried(H) ->
            come_home() }
     /* what nobody notices but by waiting for it */
     :: atomic { running && live == GONE -> leave(false) }
@@ -508,7 +512,7 @@ end:
     :: atomic { fault && phase == OPENING -> faults--; give_up_go() }
     :: atomic { fault && (phase == HOMING || phase == FENCING) ->
            faults--; stop_homing() }
-    :: atomic { fault -> faults--; kill_plugin() }
+    :: atomic { fault && may_die(H) -> faults--; kill_plugin() }
     od
 }
 
