@@ -48,7 +48,7 @@ check "it describes this version" grep -q "nbdkit-detour-plugin $version\.$" \
 is "its sections come in the house's order" \
     "$(sed -n 's/^=head1 //p' "$page" | paste -sd,)" \
     "NAME,SYNOPSIS,DESCRIPTION,EXAMPLES,OPTIONS,SIGNALS,EXIT STATUS,FILES,\
-DIAGNOSTICS,SECURITY,VERSION,SEE ALSO"
+DIAGNOSTICS,SECURITY,BUGS,VERSION,SEE ALSO"
 
 # in_source WORDS: do plugin/*.c say them, with strings joined?
 sources=$(cat plugin/*.c | tr -d '\n' | sed 's/" *"//g')
