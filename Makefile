@@ -186,6 +186,8 @@ install: all
 	install -D -m 755 $(HEALTH) $(DESTDIR)$(PREFIX)/sbin/detour-health
 	install -D -m 755 $(CTL) $(DESTDIR)$(PREFIX)/sbin/detourctl
 	install -D -m 755 deploy/detour-pki $(DESTDIR)$(PREFIX)/sbin/detour-pki
+	install -D -m 644 deploy/completion/detourctl \
+	  $(DESTDIR)$(PREFIX)/share/bash-completion/completions/detourctl
 	for page in $(PAGES); do install -D -m 644 $$page \
 	  $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/}; done
 	deploy/install-units "$(DESTDIR)" "$(PREFIX)"

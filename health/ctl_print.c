@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "health/ctl_colour.h"
+
 /* The words of one printed line. */
 #define WORDS    12
 #define WORD_MAX 256
@@ -97,6 +99,15 @@ get_span(struct line *l, const json_t *o, const char *key)
     return word(l, "%lud%02luh", n / 86400, n / 3600 % 24);
 }
 
+/* The field as a word in the colour of what it means. */
+static const char *
+get_state(struct line *l, const json_t *o, const char *key)
+{
+    const char *text = get(l, o, key);
+
+    return ctl_colour(text, l->words[l->n++ % WORDS], WORD_MAX);
+}
+
 static bool
 is(const json_t *o, const char *key, const char *value)
 {
@@ -137,7 +148,7 @@ print_paths(FILE *f, const json_t *paths)
         struct line l = {.n = 0};
 
         print_label(f, "path", get(&l, p, "name"));
-        fprintf(f, "%s for %s", get(&l, p, "state"),
+        fprintf(f, "%s for %s", get_state(&l, p, "state"),
                 get_span(&l, p, "since_s"));
         print_reason(f, p, "error");
     }
@@ -152,7 +163,7 @@ print_lun(FILE *f, const json_t *lun)
     struct line l = {.n = 0};
 
     print_label(f, "verdict", "");
-    fprintf(f, "%s for %s", get(&l, verdict, "state"),
+    fprintf(f, "%s for %s", get_state(&l, verdict, "state"),
             get_span(&l, verdict, "since_s"));
     print_reason(f, verdict, "reason");
     print_paths(f, json_object_get(lun, "paths"));
@@ -161,7 +172,7 @@ print_lun(FILE *f, const json_t *lun)
             get_span(&l, probe, "age_s"), get(&l, probe, "us"),
             get(&l, probe, "stuck"));
     print_label(f, "registration", "");
-    fprintf(f, "%s, number %s, key %s\n", get(&l, registration, "state"),
+    fprintf(f, "%s, number %s, key %s\n", get_state(&l, registration, "state"),
             get(&l, registration, "number"), get(&l, registration, "key"));
     print_label(f, "device", "");
     fprintf(f, "id %s, %s bytes, under way %s, orphans %s, orphan reads %s\n",
@@ -190,7 +201,7 @@ print_route(FILE *f, const json_t *route)
     json_t *name;
     size_t i;
 
-    fprintf(f, "%s", get(&l, route, "phase"));
+    fprintf(f, "%s", get_state(&l, route, "phase"));
     if (!is(route, "phase", "local"))
         fprintf(f, ", peer %s, generation %s", get(&l, route, "peer"),
                 get(&l, route, "generation"));
@@ -252,7 +263,8 @@ print_peers(FILE *f, const json_t *peers)
         struct line l = {.n = 0};
 
         print_label(f, "peer", get(&l, p, "host"));
-        fprintf(f, "%s, load %s", get(&l, p, "state"), get(&l, p, "load"));
+        fprintf(f, "%s, load %s", get_state(&l, p, "state"),
+                get(&l, p, "load"));
         print_reason(f, p, "reason");
         print_links(f, json_object_get(p, "links"));
     }
@@ -318,25 +330,67 @@ is_asked_for(const json_t *o, const char *lun)
 static void
 print_proxy(FILE *f, const json_t *s, const char *lun)
 {
+    struct line l = {.n = 0};
     json_t *one;
     size_t i;
 
     fprintf(f, "proxy: %s\n",
-            json_is_true(json_object_get(s, "draining")) ? "draining"
-                                                         : "open to peers");
+            ctl_colour(json_is_true(json_object_get(s, "draining"))
+                           ? "draining"
+                           : "open to peers",
+                       l.words[0], WORD_MAX));
     print_process(f, s);
     json_array_foreach(json_object_get(s, "luns"), i, one)
     {
-        struct line l = {.n = 0};
-
         if (!is_asked_for(one, lun))
             continue;
         fprintf(f, "proxy lun %s: %s", get(&l, one, "lun"),
-                get(&l, one, "state"));
+                get_state(&l, one, "state"));
         print_reason(f, one, "reason");
         print_lun(f, json_object_get(one, "lun_status"));
         print_sessions(f, json_object_get(one, "sessions"));
     }
+}
+
+/* A heading of its own for each LUN, since names of paths say little. */
+static void
+print_part(FILE *f, const json_t *s, const json_t *lun, enum ctl_part part)
+{
+    struct line l = {.n = 0};
+
+    fprintf(f, "%s lun %s", get(&l, s, "process"), get(&l, lun, "lun"));
+    if (is(s, "process", "plugin"))
+        fprintf(f, " client %s", get(&l, s, "client"));
+    fprintf(f, ":\n");
+    if (part == CTL_PATHS)
+        print_paths(
+            f, json_object_get(json_object_get(lun, "lun_status"), "paths"));
+    else
+        print_peers(f, json_object_get(s, "peers"));
+}
+
+void
+ctl_print_part(FILE *f, json_t *status, const char *lun, enum ctl_part part)
+{
+    json_t *one;
+    size_t i;
+
+    scrub(status);
+    if (!is(status, "process", "proxy")) {
+        print_part(f, status, status, part);
+        return;
+    }
+    json_array_foreach(json_object_get(status, "luns"), i, one)
+    {
+        if (is_asked_for(one, lun))
+            print_part(f, status, one, part);
+    }
+}
+
+void
+ctl_scrub(json_t *j)
+{
+    scrub(j);
 }
 
 void

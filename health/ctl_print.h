@@ -15,6 +15,19 @@
  */
 void ctl_print_status(FILE *f, json_t *status, const char *lun);
 
+enum ctl_part {
+    CTL_PATHS,
+    CTL_PEERS
+};
+
+/* ctl_print_part - like ctl_print_status, but only the paths of each LUN, or
+ * the peers of a plugin. */
+void ctl_print_part(FILE *f, json_t *status, const char *lun,
+                    enum ctl_part part);
+
+/* ctl_scrub - replaces control characters in every string of j. */
+void ctl_scrub(json_t *j);
+
 /* ctl_as_wanted - is everything in that answer as it should be?
  *
  * A plugin: the route is local.  A proxy: it does not drain, and each LUN

@@ -2,17 +2,24 @@
 /* detourctl: shows and commands the processes of detour on this host. */
 #include <errno.h>
 #include <getopt.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common/config.h"
 #include "health/ctl_client.h"
+#include "health/ctl_cluster.h"
+#include "health/ctl_colour.h"
+#include "health/ctl_events.h"
 #include "health/ctl_print.h"
 
-#define DEFAULT_RUNDIR "/run/detour"
+#define DEFAULT_RUNDIR   "/run/detour"
+#define WATCH_INTERVAL_S 1
 
 /* exit status: detourctl(8) */
 enum {
@@ -24,14 +31,52 @@ enum {
 struct ctl {
     const char *config_file; /* NULL: the default, which may be missing */
     char *rundir;
-    const char *client; /* or NULL */
-    bool json;
+    struct config *config; /* of commands over the network */
+    const char *client;    /* or NULL */
+    bool json, follow;
+    unsigned for_s;                   /* redirect's; 0: until return */
     const char *command, *lun, *host; /* the latter two or NULL */
 
     char **sockets;
     struct ctl_call *calls; /* one for each socket */
     size_t n;
 };
+
+/* ---- waiting ------------------------------------------------------------- */
+
+/* From now on these wait for pause_s, which a person ends by them. */
+static void
+hold_signals(sigset_t *ends)
+{
+    sigemptyset(ends);
+    sigaddset(ends, SIGINT);
+    sigaddset(ends, SIGTERM);
+    sigaddset(ends, SIGHUP);
+    sigprocmask(SIG_BLOCK, ends, NULL);
+}
+
+/* Returns false when a signal came first. */
+static bool
+pause_s(const sigset_t *ends, unsigned seconds)
+{
+    struct timespec now, end, left;
+
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    end.tv_sec += (time_t)seconds;
+    for (;;) {
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        left.tv_sec = end.tv_sec - now.tv_sec;
+        left.tv_nsec = end.tv_nsec - now.tv_nsec;
+        if (left.tv_nsec < 0) {
+            left.tv_sec--;
+            left.tv_nsec += 1000000000;
+        }
+        if (left.tv_sec < 0)
+            return true;
+        if (sigtimedwait(ends, NULL, &left) >= 0)
+            return false;
+    }
+}
 
 /* ---- asking -------------------------------------------------------------- */
 
@@ -76,6 +121,20 @@ drop_call(struct ctl *c, size_t i)
     memmove(&c->calls[i], &c->calls[i + 1],
             (c->n - i - 1) * sizeof c->calls[0]);
     c->n--;
+}
+
+static void
+forget(struct ctl *c)
+{
+    for (size_t i = 0; i < c->n; i++)
+        ctl_call_fini(&c->calls[i]);
+    for (size_t i = 0; c->sockets && c->sockets[i]; i++)
+        free(c->sockets[i]);
+    free(c->sockets);
+    free(c->calls);
+    c->sockets = NULL;
+    c->calls = NULL;
+    c->n = 0;
 }
 
 /* Finds the processes and asks each for its status; keeps those that have, or
@@ -191,6 +250,189 @@ run_status(struct ctl *c)
     return result;
 }
 
+static int
+run_part(struct ctl *c, enum ctl_part part)
+{
+    int result = AS_WANTED;
+
+    if (gather(c, true, part == CTL_PATHS) < 0)
+        return CANNOT;
+    if (c->n == 0)
+        return none_found(c,
+                          part == CTL_PATHS ? "process of detour" : "plugin");
+    for (size_t i = 0; i < c->n; i++) {
+        bool good = c->calls[i].status == 200;
+
+        if (!good)
+            result = NOT_AS_WANTED;
+        if (good && !c->json)
+            ctl_print_part(stdout, c->calls[i].reply, c->lun, part);
+        else if (!good && !c->json)
+            print_failure(&c->calls[i]);
+    }
+    return c->json && print_json(c) < 0 ? CANNOT : result;
+}
+
+static int
+run_paths(struct ctl *c)
+{
+    return run_part(c, CTL_PATHS);
+}
+
+static int
+run_peers(struct ctl *c)
+{
+    return run_part(c, CTL_PEERS);
+}
+
+static int
+run_watch(struct ctl *c)
+{
+    bool screen = isatty(STDOUT_FILENO) && !c->json;
+    char text[32];
+    sigset_t ends;
+    struct tm tm;
+    int result;
+
+    hold_signals(&ends);
+    do {
+        time_t now = time(NULL);
+
+        forget(c);
+        if (screen)
+            fputs("\033[H\033[J", stdout);
+        if (!c->json && localtime_r(&now, &tm)) {
+            strftime(text, sizeof text, "%F %T", &tm);
+            printf("%s\n", text);
+        }
+        result = run_status(c);
+        if (!screen && !c->json)
+            puts("");
+        fflush(stdout);
+    } while (result != CANNOT && !ferror(stdout) &&
+             pause_s(&ends, WATCH_INTERVAL_S));
+    return result;
+}
+
+static int
+run_cluster(struct ctl *c)
+{
+    json_t *cluster = ctl_cluster_ask(c->config, stderr);
+    int result;
+
+    if (!cluster)
+        return CANNOT;
+    result = ctl_cluster_as_wanted(cluster) ? AS_WANTED : NOT_AS_WANTED;
+    if (!c->json)
+        ctl_cluster_print(stdout, cluster);
+    else if (json_dumpf(cluster, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII) <
+             0)
+        result = CANNOT;
+    else
+        puts("");
+    json_decref(cluster);
+    return result;
+}
+
+/* ---- events -------------------------------------------------------------- */
+
+static double
+wall_s(void)
+{
+    struct timeval tv;
+
+    gettimeofday(&tv, NULL);
+    return (double)tv.tv_sec + (double)tv.tv_usec / 1e6;
+}
+
+/* "plugin-vm1-a" of its socket. */
+static void
+process_name(const struct ctl_call *call, char *to, size_t room)
+{
+    const char *name = base_name(call->socket_path);
+
+    snprintf(to, room, "%.*s", (int)(strlen(name) - strlen(".sock")), name);
+}
+
+/* Of all that were gathered; NULL: no memory. */
+static json_t *
+events_now(const struct ctl *c)
+{
+    json_t *all = json_array();
+
+    for (size_t i = 0; all && i < c->n; i++) {
+        struct ctl_call *call = &c->calls[i];
+        char name[256];
+        json_t *its;
+
+        process_name(call, name, sizeof name);
+        its = call->status == 200
+                  ? ctl_events_of(call->reply, name, c->lun, wall_s())
+                  : ctl_events_silent(name, call->error, wall_s());
+        if (!its || json_array_extend(all, its) < 0) {
+            json_decref(all);
+            all = NULL;
+        }
+        json_decref(its);
+    }
+    return all ? ctl_events_sort(all) : NULL;
+}
+
+static int
+print_events(const struct ctl *c, const json_t *events)
+{
+    int err = 0;
+
+    if (!c->json)
+        ctl_events_print(stdout, events);
+    else if (c->follow) {
+        for (size_t i = 0; err == 0 && i < json_array_size(events); i++) {
+            err = json_dumpf(json_array_get(events, i), stdout,
+                             JSON_COMPACT | JSON_ENSURE_ASCII);
+            puts("");
+        }
+    } else {
+        json_t *o = json_pack("{s:O}", "events", events);
+
+        err =
+            o ? json_dumpf(o, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII) : -1;
+        json_decref(o);
+        puts("");
+    }
+    return fflush(stdout) != 0 ? -1 : err;
+}
+
+static int
+run_events(struct ctl *c)
+{
+    json_t *seen = json_object();
+    int result = CANNOT;
+    sigset_t ends;
+
+    if (c->follow)
+        hold_signals(&ends);
+    do {
+        json_t *news;
+
+        forget(c);
+        result = CANNOT;
+        if (!seen || gather(c, true, true) < 0)
+            break;
+        if (c->n == 0 && !c->follow) {
+            result = none_found(c, "process of detour");
+            break;
+        }
+        news = events_now(c);
+        news = news ? ctl_events_new(news, seen) : NULL;
+        if (news && print_events(c, news) == 0)
+            result = AS_WANTED;
+        json_decref(news);
+    } while (result == AS_WANTED && c->follow &&
+             pause_s(&ends, WATCH_INTERVAL_S));
+    json_decref(seen);
+    return result;
+}
+
 static void
 print_outcome(const struct ctl *c, const struct ctl_call *call)
 {
@@ -232,14 +474,37 @@ run_plugin_command(struct ctl *c, const char *path, json_t *body)
     return c->n ? post(c, path, body) : none_found(c, "plugin");
 }
 
+/* Those that took the order take it back when the time is over, or when the
+ * person ends it before. */
+static int
+return_later(struct ctl *c, const sigset_t *ends, int result)
+{
+    int returned;
+
+    for (size_t i = c->n; i-- > 0;)
+        if (c->calls[i].status != 200)
+            drop_call(c, i);
+    if (c->n == 0)
+        return result;
+    fflush(stdout);
+    pause_s(ends, c->for_s);
+    c->command = "return";
+    returned = post(c, "/return", NULL);
+    return returned > result ? returned : result;
+}
+
 static int
 run_redirect(struct ctl *c)
 {
     json_t *body = json_pack("{s:s*}", "peer", c->host);
-    int result = run_plugin_command(c, "/redirect", body);
+    sigset_t ends;
+    int result;
 
+    if (c->for_s)
+        hold_signals(&ends); /* before there is something to take back */
+    result = run_plugin_command(c, "/redirect", body);
     json_decref(body);
-    return result;
+    return c->for_s ? return_later(c, &ends, result) : result;
 }
 
 static int
@@ -287,14 +552,20 @@ static const struct command {
     int (*run)(struct ctl *c);
     int min_args, max_args;
     bool takes_client;
-    bool host_first; /* HOST [LUN], not LUN [HOST] */
+    bool host_first;   /* HOST [LUN], not LUN [HOST] */
+    bool over_network; /* asks hosts, not sockets: wants the configuration */
 } commands[] = {
-    {"status", run_status, 0, 1, true, false},
-    {"redirect", run_redirect, 1, 2, true, false},
-    {"return", run_return, 1, 1, true, false},
-    {"drain", run_drain, 0, 1, false, false},
-    {"undrain", run_undrain, 0, 1, false, false},
-    {"confirm-dead", run_confirm_dead, 1, 2, true, true},
+    {"status", run_status, 0, 1, true, false, false},
+    {"cluster", run_cluster, 0, 0, false, false, true},
+    {"watch", run_watch, 0, 1, true, false, false},
+    {"paths", run_paths, 0, 1, true, false, false},
+    {"peers", run_peers, 0, 1, true, false, false},
+    {"events", run_events, 0, 1, true, false, false},
+    {"redirect", run_redirect, 1, 2, true, false, false},
+    {"return", run_return, 1, 1, true, false, false},
+    {"drain", run_drain, 0, 1, false, false, false},
+    {"undrain", run_undrain, 0, 1, false, false, false},
+    {"confirm-dead", run_confirm_dead, 1, 2, true, true, false},
 };
 
 /* ---- the command line ---------------------------------------------------- */
@@ -304,6 +575,11 @@ static const char usage[] =
     "\n"
     "commands:\n"
     "  status [LUN]         show the processes of this host\n"
+    "  cluster              show all hosts and their LUNs\n"
+    "  watch [LUN]          status again and again\n"
+    "  paths [LUN]          only this host's paths\n"
+    "  peers [LUN]          only who would serve this host\n"
+    "  events [LUN]         what changed, when and why\n"
     "  redirect LUN [PEER]  send the LUN's I/O through a peer, until return\n"
     "  return LUN           back to the host's own paths\n"
     "  drain [LUN]          serve no more peers (of that LUN)\n"
@@ -316,6 +592,8 @@ static const char usage[] =
     "  --rundir DIR         where the processes' sockets are\n"
     "  --client NAME        only the plugin process of this client\n"
     "  --json               answers as JSON\n"
+    "  --for TIME           redirect: return after so long (30s, 10m, 2h)\n"
+    "  --follow             events: go on with what changes from now on\n"
     "  --help, --version\n";
 
 static int
@@ -323,6 +601,29 @@ misused(const char *text, const char *what)
 {
     fprintf(stderr, "detourctl: %s%s; try detourctl --help\n", text, what);
     return CANNOT;
+}
+
+/* "90", "90s", "10m", "2h"; 0: it is no such time. */
+static unsigned
+parse_span(const char *text)
+{
+    static const char units[] = "smh";
+    static const unsigned long worth[] = {1, 60, 3600};
+    unsigned long n, each = 1;
+    const char *unit;
+    char *end;
+
+    errno = 0;
+    n = strtoul(text, &end, 10);
+    if (text[0] < '0' || text[0] > '9' || errno != 0)
+        return 0;
+    if (end[0] != '\0') {
+        unit = strchr(units, end[0]);
+        if (!unit || end[1] != '\0')
+            return 0;
+        each = worth[unit - units];
+    }
+    return n > 86400 / each ? 0 : (unsigned)(n * each);
 }
 
 /* Returns -1 to go on, or the exit status. */
@@ -334,6 +635,8 @@ parse_options(struct ctl *c, int argc, char **argv)
         RUNDIR,
         CLIENT,
         JSON,
+        FOR,
+        FOLLOW,
         HELP,
         VERSION
     };
@@ -342,6 +645,8 @@ parse_options(struct ctl *c, int argc, char **argv)
         {"rundir", required_argument, NULL, RUNDIR},
         {"client", required_argument, NULL, CLIENT},
         {"json", no_argument, NULL, JSON},
+        {"for", required_argument, NULL, FOR},
+        {"follow", no_argument, NULL, FOLLOW},
         {"help", no_argument, NULL, HELP},
         {"version", no_argument, NULL, VERSION},
         {NULL, 0, NULL, 0},
@@ -362,6 +667,16 @@ parse_options(struct ctl *c, int argc, char **argv)
             break;
         case JSON:
             c->json = true;
+            break;
+        case FOR:
+            c->for_s = parse_span(optarg);
+            if (c->for_s == 0)
+                return misused("--for wants a time such as 30s, 10m or 2h, "
+                               "at most 24h, not ",
+                               optarg);
+            break;
+        case FOLLOW:
+            c->follow = true;
             break;
         case HELP:
             fputs(usage, stdout);
@@ -412,6 +727,28 @@ choose_rundir(struct ctl *c)
     return c->rundir != NULL;
 }
 
+/* Of what is asked over the network; nobody special may, so that the host's
+ * key and the devices are not looked at. */
+static bool
+load_config(struct ctl *c)
+{
+    c->config = config_load_health(
+        c->config_file ? c->config_file : CONFIG_DEFAULT_FILE, stderr);
+    return c->config != NULL;
+}
+
+static const char *
+wrong_option(const struct ctl *c, const struct command *command)
+{
+    if (c->client && !command->takes_client)
+        return "--client means nothing to ";
+    if (c->for_s && command->run != run_redirect)
+        return "--for means nothing to ";
+    if (c->follow && command->run != run_events)
+        return "--follow means nothing to ";
+    return NULL;
+}
+
 static int
 run(struct ctl *c, int argc, char **argv)
 {
@@ -433,16 +770,17 @@ run(struct ctl *c, int argc, char **argv)
                        c->command);
     if (nargs > command->max_args)
         return misused("too many arguments for ", c->command);
-    if (c->client && !command->takes_client)
-        return misused("--client means nothing to ", c->command);
+    if (wrong_option(c, command))
+        return misused(wrong_option(c, command), c->command);
     c->lun = nargs > command->host_first
                  ? argv[optind + 1 + command->host_first]
                  : NULL;
     c->host = nargs > !command->host_first
                   ? argv[optind + 1 + !command->host_first]
                   : NULL;
-    if (!choose_rundir(c))
+    if (!(command->over_network ? load_config(c) : choose_rundir(c)))
         return CANNOT;
+    ctl_colour_choose(stdout);
     return command->run(c);
 }
 
@@ -452,13 +790,9 @@ main(int argc, char **argv)
     struct ctl c = {.config_file = NULL};
     int result = run(&c, argc, argv);
 
-    for (size_t i = 0; i < c.n; i++)
-        ctl_call_fini(&c.calls[i]);
-    for (size_t i = 0; c.sockets && c.sockets[i]; i++)
-        free(c.sockets[i]);
-    free(c.sockets);
-    free(c.calls);
+    forget(&c);
     free(c.rundir);
+    config_destroy(c.config);
     if (fflush(stdout) != 0 || ferror(stdout)) {
         perror("detourctl: standard output");
         return CANNOT;

@@ -290,6 +290,165 @@ ask undrain vm1
 ok "undrain of one LUN" logged proxy '/undrain {"lun": "vm1"}'
 ok "reaches no plugin" logged plugin-vm1-a ''
 
+# ---- paths, peers, events, watch, colour ------------------------------------
+
+ask paths vm1
+ok "paths" exits 0
+ok "are shown" says 'path sdc +failed for 2h13m: cut'
+ok "without the rest" silent_on 'verdict|probe'
+ok "of a proxy's LUNs, too" says '^proxy lun vm1:$'
+ok "and of no other LUN" silent_on 'vm2'
+ask peers
+ok "peers" exits 0
+ok "are shown, too" says 'peer h2 +ready, load 0$'
+ok "without paths" silent_on 'path'
+ask peers vm9
+ok "peers of a LUN that nobody has" exits 1
+
+ask events vm1
+ok "events" exits 0
+ok "tell when and why the route changed" says \
+    '^[0-9-]{10} [0-9:]{8}  plugin-vm1-a vm1 route: local: a reason$'
+ok "and a path" says 'plugin-vm1-a vm1 path sdc: failed: cut$'
+ok "and what the proxy did" says 'proxy vm1 verdict: good: because$'
+ok "and of no other LUN" silent_on 'vm2'
+in_order() { sort -c <(cut -c 1-19 "$dir/out"); }
+ok "the oldest first" in_order
+ask --json events vm1
+ok "events as JSON" python3 -c '
+import json, sys, time
+events = json.load(open(sys.argv[1]))["events"]
+route = [e for e in events if e["what"] == "route"][0]
+assert abs(time.time() - 3.2 - route["time"]) < 60 and route["lun"] == "vm1"
+' "$dir/out"
+
+# holds_within REGEX FILE - waits for it
+holds_within() {
+    local end=$((SECONDS + 20))
+    until grep -qE -- "$1" "$2"; do
+        ((SECONDS < end)) || return 1
+        sleep 0.05
+    done
+}
+
+"$ctl" --rundir "$run" --follow events vm1 >"$dir/follow" 2>"$dir/err" &
+follower=$!
+ok "following begins with what there was" \
+    holds_within 'plugin-vm1-a vm1 route: local' "$dir/follow"
+plugin vm1 a redirected good
+ok "and goes on with what changes" \
+    holds_within 'plugin-vm1-a vm1 route: redirected' "$dir/follow"
+once() { [[ $(grep -cE "$1" "$dir/follow") == 1 ]]; }
+ok "what does not change is told once" once 'plugin-vm1-b-c vm1 route'
+kill -INT "$follower"
+wait "$follower"
+status=$?
+ok "a signal ends it" exits 0
+plugin vm1 a local good
+
+"$ctl" --rundir "$run" watch vm1 >"$dir/watch" 2>"$dir/err" &
+watcher=$!
+ok "watch shows the status" \
+    holds_within '^plugin lun vm1 client a: local' "$dir/watch"
+plugin vm1 a redirected good
+ok "again and again" \
+    holds_within '^plugin lun vm1 client a: redirected' "$dir/watch"
+kill -INT "$watcher"
+wait "$watcher"
+status=$?
+ok "and exits as status does" exits 1
+cp "$dir/watch" "$dir/out"
+escape=$(printf '\033')
+ok "without escapes where there is no terminal" silent_on "$escape"
+plugin vm1 a local good
+
+# on_terminal ARGS...: the same, with a terminal for standard output
+on_terminal() {
+    python3 -c '
+import os, pty, sys
+status = pty.spawn(sys.argv[1:])
+sys.exit(os.waitstatus_to_exitcode(status))' \
+        "$ctl" --rundir "$run" "$@" >"$dir/out" 2>"$dir/err" </dev/null
+    status=$?
+}
+TERM=xterm on_terminal status vm1
+ok "a terminal gets colour" says "path sdc +$escape\[31mfailed$escape\[0m for"
+ok "and green for what is good" says "a: $escape\[32mlocal$escape\[0m, for"
+TERM=xterm NO_COLOR=1 on_terminal status vm1
+ok "NO_COLOR is heeded" silent_on "$escape\[3"
+TERM=dumb on_terminal status vm1
+ok "so is a terminal without colour" silent_on "$escape\[3"
+TERM=xterm ask status vm1
+ok "a file gets none" silent_on "$escape"
+
+# ---- redirected for a time --------------------------------------------------
+
+rm -f "$dir"/*/log
+ask --for 0s redirect vm1
+ok "no time at all is misuse" exits 2
+ask --for 10x redirect vm1
+ok "so is one that cannot be read" complains 'a time such as 30s, 10m or 2h'
+ask --for 1m return vm1
+ok "return has no time" complains 'for means nothing to return'
+ask --for 1s redirect vm1 h2
+ok "redirect for a second" exits 0
+both() { logged "$1" "$(printf '/redirect {"peer": "h2"}\n/return -')"; }
+ok "ends by itself" both plugin-vm1-a
+ok "in every process" both plugin-vm1-b-c
+rm -f "$dir"/*/log
+printf 'h2 refuses' >"$dir/plugin-vm1-a/refuse"
+"$ctl" --rundir "$run" --for 1h redirect vm1 h2 >"$dir/out" 2>"$dir/err" &
+redirector=$!
+ok "for an hour" holds_within 'b-c.sock: redirect: done' "$dir/out"
+kill -TERM "$redirector"
+wait "$redirector"
+status=$?
+ok "a signal ends it before" both plugin-vm1-b-c
+ok "who refused is not asked to return" logged plugin-vm1-a \
+    '/redirect {"peer": "h2"}'
+ok "and the refusal is told" exits 1
+rm -f "$dir"/*/refuse "$dir"/*/log
+
+# ---- completion -------------------------------------------------------------
+
+# completes LINE... = WORDS: the last word of LINE is completed to WORDS
+completes() {
+    local wanted=${*: -1}
+    (
+        # shellcheck source=deploy/completion/detourctl
+        . deploy/completion/detourctl
+        COMP_WORDS=("${@:1:$#-1}")
+        COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+        _detourctl
+        [[ ${COMPREPLY[*]} == "$wanted" ]] ||
+            { echo "# ${COMPREPLY[*]}" && false; }
+    )
+}
+printf '[host h1]\n[host  h2 ]\n[lun vm1]\n[lun vm2]\n' >"$dir/names.conf"
+named=(detourctl --config "$dir/names.conf")
+ok "a command is completed" completes detourctl und undrain
+ok "a LUN is" completes "${named[@]}" redirect v 'vm1 vm2'
+ok "a peer is" completes "${named[@]}" redirect vm1 h 'h1 h2'
+ok "confirm-dead wants the host first" \
+    completes "${named[@]}" confirm-dead '' 'h1 h2'
+ok "an option is" completes detourctl --ru --rundir
+ok "after the last argument there is nothing" \
+    completes "${named[@]}" return vm1 '' ''
+"$ctl" --help >"$dir/out"
+told() {
+    sed -n 's/^  \([a-z][a-z-]*\) .*/\1/p; s/^  \(--[a-z]*\).*/\1/p' "$dir/out"
+    echo --version # on --help's line
+}
+completed() {
+    . deploy/completion/detourctl
+    COMP_CWORD=1 COMP_WORDS=(detourctl '')
+    _detourctl && printf '%s\n' "${COMPREPLY[@]}"
+    COMP_WORDS=(detourctl --)
+    _detourctl && printf '%s\n' "${COMPREPLY[@]}"
+}
+same_completion() { diff <(told | grep . | sort) <(completed | sort); }
+ok "completion knows what --help tells" same_completion
+
 # ---- the dead and the hung --------------------------------------------------
 
 kill -STOP "$plugin_pid"

@@ -80,6 +80,14 @@ in_time "/cluster has both hosts and their LUNs" 5000 h1 /cluster '
     .luns[0].hosts.h1.state == "local" and .luns[0].hosts.h2.state == "local"
     and .luns[1].hosts.h1 == null and .luns[1].hosts.h2.state == "off"'
 
+ctl() {
+    "$BUILD/detourctl" --config "$dir/h1/detour.conf" "$@" >"$dir/body" 2>&1
+}
+check "detourctl cluster: all is well" ctl cluster
+check "a row for each LUN" grep -qE '^vm1 +local +local' "$dir/body"
+check "a column for each host" grep -qE '^ +h1 +h2' "$dir/body"
+check "who is no member has a dash" grep -qE '^vm2 +- +off' "$dir/body"
+
 # ---- metrics -----------------------------------------------------------------
 
 get h1 /metrics
