@@ -39,10 +39,13 @@ DEPS_all     := $(sort $(DEPS_common) $(DEPS_lun) $(DEPS_health) \
 # What tests and demonstrates installs what it lacks; it can do without some of
 # it (tests are skipped then), but not without the libraries.
 GOALS        := $(or $(MAKECMDGOALS),all)
-INSTALLING   := check model model-large demo asan tsan check-valgrind
+INSTALLING   := check model model-large demo asan tsan check-valgrind bench
 WITHOUT_DEPS := clean help format deps
 ifneq ($(filter $(INSTALLING),$(GOALS)),)
 $(if $(filter 0,$(MAKELEVEL)),$(shell deploy/install-deps >&2))
+endif
+ifneq ($(filter bench,$(GOALS)),)
+$(if $(filter 0,$(MAKELEVEL)),$(shell deploy/install-deps bench >&2))
 endif
 ifneq ($(filter-out $(WITHOUT_DEPS),$(GOALS)),)
 ifneq ($(shell pkg-config --exists $(DEPS_all) $(DEPS_tests) 2>&1 || echo no),)
@@ -75,6 +78,8 @@ PROGRAMS  := $(PLUGIN) $(PROXY) $(CTL) $(HEALTH)
 UNIT      := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/unit/test_*.c))
 TOOLS     := $(patsubst %.c,$(BUILD)/%,$(filter-out tests/tools/liar.c,\
              $(wildcard tests/tools/*.c))) $(BUILD)/tests/tools/liar.so
+BENCH     := $(BUILD)/tests/bench/nbdkit-bare-plugin.so \
+             $(BUILD)/tests/bench/tls-stream
 PODS      := $(wildcard */*.[158].pod)
 PAGES     := $(patsubst %.pod,$(BUILD)/man/%,$(notdir $(PODS)))
 
@@ -140,6 +145,14 @@ $(BUILD)/tests/tools/%: $(BUILD)/tests/tools/%.o $(LIBS) $(BLOCKCHECK)
 $(BUILD)/tests/tools/%.so: $(BUILD)/tests/tools/%.o
 	$(CC) -shared $(LDFLAGS) -o $@ $<
 
+$(BUILD)/tests/bench/nbdkit-%-plugin.so: $(BUILD)/tests/bench/%-plugin.o \
+	  $(BUILD)/liblun.a $(BUILD)/libcommon.a
+	$(CC) -shared $(LDFLAGS) -Wl,-Bsymbolic -o $@ $^ \
+	  $(call pkg_libs,$(DEPS_lun) $(DEPS_common))
+
+$(BUILD)/tests/bench/%: $(BUILD)/tests/bench/%.o $(BUILD)/libcommon.a
+	$(CC) $(LDFLAGS) -o $@ $^ $(call pkg_libs,openssl $(DEPS_common))
+
 $(BUILD)/man/%: %.pod
 	@mkdir -p $(@D)
 	pod2man --section=$(subst .,,$(suffix $*)) --name=$(basename $*) \
@@ -168,6 +181,11 @@ model-large:
 .PHONY: demo
 demo: all $(TOOLS)
 	BUILD=$(abspath $(BUILD)) tests/demo/demo
+
+# B="NAME..." runs those whose name holds one of the words.
+.PHONY: bench
+bench: all $(TOOLS) $(BENCH)
+	BUILD=$(abspath $(BUILD)) tests/bench/bench $(B)
 
 .PHONY: asan tsan check-valgrind
 asan:
@@ -207,6 +225,8 @@ help:
 	@echo 'make model      the fencing rules, searched by Spin; model-large: more'
 	@echo 'make asan tsan  the same under the sanitizers'
 	@echo 'make check-valgrind   unit tests under valgrind'
+	@echo 'make bench      speed beside other servers (B=WORD: those whose name'
+	@echo '                holds WORD), docs/performance.md; under 30 minutes'
 	@echo 'make install    DESTDIR= PREFIX=/usr/local'
 	@echo 'make deps       install what is missing, with apt or dnf'
 	@echo 'make format clean help'
