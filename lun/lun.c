@@ -188,6 +188,12 @@ lun_get_status(struct lun *l, struct lun_status *st)
     pthread_mutex_unlock(&l->lock);
 }
 
+uint32_t
+lun_max_io(struct lun *l)
+{
+    return l->known ? l->max_io : 0;
+}
+
 size_t
 lun_get_paths(struct lun *l, struct lun_path *paths, size_t max)
 {

@@ -130,6 +130,9 @@ struct lun_status {
 /* lun_get_status - what is known now; never blocks on the device. */
 void lun_get_status(struct lun *l, struct lun_status *st);
 
+/* lun_max_io - status.max_io alone, without a lock; 0: nothing is known yet. */
+uint32_t lun_max_io(struct lun *l);
+
 /* lun_get_paths - copy up to max paths; returns how many there are. */
 size_t lun_get_paths(struct lun *l, struct lun_path *paths, size_t max);
 

@@ -167,10 +167,9 @@ keep_orphan_locked(struct gate *g, struct gate_request *rq)
     orphans_add(&g->orphans, o);
 }
 
-void
-gate_leave(struct gate *g, struct gate_request *rq, bool dirty)
+static void
+leave_locked(struct gate *g, struct gate_request *rq, bool dirty)
 {
-    pthread_mutex_lock(&g->lock);
     rq->inside = false;
     rq->queue = NULL;
     if (dirty)
@@ -179,6 +178,13 @@ gate_leave(struct gate *g, struct gate_request *rq, bool dirty)
         keep_orphan_locked(g, rq);
     if (--g->inside == 0)
         pthread_cond_broadcast(&g->drained);
+}
+
+void
+gate_leave(struct gate *g, struct gate_request *rq, bool dirty)
+{
+    pthread_mutex_lock(&g->lock);
+    leave_locked(g, rq, dirty);
     pthread_mutex_unlock(&g->lock);
 }
 
@@ -188,6 +194,8 @@ gate_finish(struct gate *g, struct gate_request *rq)
     uint64_t waited;
 
     pthread_mutex_lock(&g->lock);
+    if (rq->inside)
+        leave_locked(g, rq, false);
     if (rq->listed) {
         unlist_locked(g, rq);
         waited = clock_ms() - rq->begun_ms;

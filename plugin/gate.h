@@ -107,7 +107,9 @@ bool gate_wait_on(struct gate *g, struct gate_request *rq, struct lun_queue *q);
  *       unless it came back over our own paths, with an error */
 void gate_leave(struct gate *g, struct gate_request *rq, bool dirty);
 
-/* gate_finish - the VM is answered; younger overlapping writes may go. */
+/* gate_finish - the VM is answered; younger overlapping writes may go.
+ *
+ * Leaves the route as gate_leave does, dirty false, if rq is still inside. */
 void gate_finish(struct gate *g, struct gate_request *rq);
 
 /* gate_open_local, gate_open_peer - let requests in.  Nobody may be inside. */

@@ -214,13 +214,12 @@ run_piece(struct attempt *a, struct lun_queue *queue, uint64_t done,
 static int
 run_pieces(struct attempt *a, struct lun_queue *queue)
 {
-    struct lun_status st;
+    uint32_t max_io = lun_max_io(router_own_lun(a->router));
     uint64_t most = a->q->count, n;
     int e = 0;
 
-    lun_get_status(router_own_lun(a->router), &st);
-    if (st.max_io != 0 && most > st.max_io)
-        most = st.max_io;
+    if (max_io != 0 && most > max_io)
+        most = max_io;
     if (a->q->count == 0)
         return run_piece(a, queue, 0, 0);
     for (uint64_t done = 0; e == 0 && done < a->q->count; done += n) {
@@ -247,10 +246,8 @@ judge_local(struct attempt *a, int e)
     case LUN_CLASS_OK:
     case LUN_CLASS_LUN:
         gate_note_answer(g);
-        gate_leave(g, &a->rq, false);
-        return answer(a, e);
-    case LUN_CLASS_REQUEST: /* perhaps the library's own word */
-        gate_leave(g, &a->rq, false);
+        return answer(a, e); /* gate_finish leaves the route as well */
+    case LUN_CLASS_REQUEST:  /* perhaps the library's own word */
         return answer(a, e);
     case LUN_CLASS_FENCED:
         /* Refused by the target, or before it left: not carried out. */
@@ -367,15 +364,12 @@ run_peer(struct attempt *a)
 static int
 check(struct router *r, const struct request *q)
 {
-    struct router_lun l;
-    int e;
+    uint32_t block_size = router_block_size(r);
 
-    if (q->op == LUN_FLUSH)
+    /* nothing known yet: the LUN will tell */
+    if (q->op == LUN_FLUSH || block_size == 0)
         return 0;
-    e = router_get_lun(r, &l, 1);
-    if (e < 0)
-        return 0; /* nothing known yet: the LUN will tell */
-    if (q->offset % l.block_size || q->count % l.block_size)
+    if (q->offset % block_size || q->count % block_size)
         return -EINVAL;
     return 0;
 }

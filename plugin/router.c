@@ -240,10 +240,18 @@ router_get_lun(struct router *r, struct router_lun *l, unsigned limit_ms)
     }
     if (unsettled_locked(r) && e == 0)
         e = -ESHUTDOWN;
-    if (e == 0)
+    if (e == 0) {
         fill_lun(r, l);
+        r->block_size = l->block_size;
+    }
     pthread_mutex_unlock(&r->lock);
     return e;
+}
+
+uint32_t
+router_block_size(struct router *r)
+{
+    return r->block_size;
 }
 
 /* ---- leaving a route --------------------------------------------------- */

@@ -54,6 +54,10 @@ struct router_lun {
  */
 int router_get_lun(struct router *r, struct router_lun *l, unsigned limit_ms);
 
+/* router_block_size - as router_get_lun told it, without a lock; 0: it did not
+ * yet. */
+uint32_t router_block_size(struct router *r);
+
 /* For requests: */
 struct gate *router_gate(struct router *r);
 struct latency *router_latency(struct router *r);

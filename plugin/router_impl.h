@@ -70,6 +70,8 @@ struct router {
 
     pthread_mutex_t register_lock; /* around lun_register */
 
+    _Atomic uint32_t block_size; /* of the LUN; 0: nobody was told yet */
+
     pthread_mutex_t lock;
     pthread_cond_t wake;   /* the router's thread */
     pthread_cond_t known;  /* router_get_lun */

@@ -87,8 +87,7 @@ bool __wrap_router_by_range(const struct router *r);
 struct latency *__wrap_router_latency(struct router *r);
 struct gate *__wrap_router_gate(struct router *r);
 struct lun *__wrap_router_own_lun(struct router *r);
-int __wrap_router_get_lun(struct router *r, struct router_lun *l,
-                          unsigned limit_ms);
+uint32_t __wrap_router_block_size(struct router *r);
 void __wrap_router_report_error(struct router *r, enum route_event_kind kind,
                                 uint64_t serial, int error);
 
@@ -122,13 +121,11 @@ __wrap_router_own_lun(struct router *r)
     return NULL;
 }
 
-int
-__wrap_router_get_lun(struct router *r, struct router_lun *l, unsigned limit_ms)
+uint32_t
+__wrap_router_block_size(struct router *r)
 {
     (void)r;
-    (void)limit_ms;
-    *l = (struct router_lun){.size = DISK, .block_size = t.block_size};
-    return 0;
+    return t.block_size;
 }
 
 static void
@@ -168,7 +165,7 @@ void __wrap_lun_submit(struct lun_queue *q, struct lun_io *io);
 size_t __wrap_lun_reap(struct lun_queue *q, struct lun_io **ios, size_t max,
                        uint64_t deadline_ms);
 void __wrap_lun_abandon(struct lun_io *io);
-void __wrap_lun_get_status(struct lun *l, struct lun_status *st);
+uint32_t __wrap_lun_max_io(struct lun *l);
 int __wrap_lun_extents(struct lun *l, uint64_t offset, uint64_t count,
                        struct lun_extent *extents, size_t max,
                        uint64_t deadline_ms);
@@ -302,11 +299,11 @@ __wrap_lun_abandon(struct lun_io *io)
     free_io(io);
 }
 
-void
-__wrap_lun_get_status(struct lun *l, struct lun_status *st)
+uint32_t
+__wrap_lun_max_io(struct lun *l)
 {
     (void)l;
-    *st = (struct lun_status){.known = true, .max_io = t.max_io};
+    return t.max_io;
 }
 
 int
