@@ -102,7 +102,7 @@ switch_events() {
         for ((n = 1; n <= TIMES; n++)); do
             planned "$depth" "$n"
             broken "path errors" "$depth" "$n" reset_both
-            broken "paths swallow all" "$depth" "$n" black_hole a
+            ((n % 4)) || broken "paths swallow all" "$depth" "$n" black_hole a
         done
         load_stop a || lab_failed "the load saw an error"
     done
@@ -193,14 +193,19 @@ memory_when_busy() {
     servers_down
 }
 
-# idle_with N - one host: a proxy, and a plugin for each of N LUNs.
+# idle_with N - one host of two: a proxy, and a plugin for each of N LUNs; the
+# other host has only its proxy, which is not counted.
 idle_with() {
-    local n=$1 i pids=() before after one=$LAB_LUN
-    for ((i = 1; i < n; i++)); do
-        truncate -s 16M "$LAB_DIR/idle$i"
-        printf '\n[lun idle%d]\ndevice = %s\nfence = drain\n' "$i" \
-            "$LAB_DIR/idle$i" >>"$LAB_DIR/a/detour.conf"
+    local n=$1 i h pids=() before after one=$LAB_LUN LAB_HOSTS=(a b)
+    for h in a b; do
+        host_config "$h"
+        for ((i = 1; i < n; i++)); do
+            truncate -s 16M "$LAB_DIR/idle$i"
+            printf '\n[lun idle%d]\ndevice = %s\nfence = drain\n' "$i" \
+                "$LAB_DIR/idle$i"
+        done >>"$LAB_DIR/$h/detour.conf"
     done
+    start_proxy b
     start_proxy a
     pids+=("${LAB_PID[proxy-a]}")
     for ((i = 0; i < n; i++)); do

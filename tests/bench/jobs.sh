@@ -21,7 +21,7 @@ FEW_JOBS=(
     128k-read-qd8=read:128k:8:1 128k-write-qd8=write:128k:8:1
     4k-read-4x8=randread:4k:8:4
 )
-RUN_MS=${BENCH_MS:-600}
+RUN_MS=${BENCH_MS:-400}
 
 # cpu_ms PID... - CPU time that these and their children have used, ms.
 cpu_ms() {
