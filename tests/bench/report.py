@@ -252,7 +252,10 @@ def page_text(result, benches, tables, goals, switches):
         lines.append(f"| {g['goal']} | {g['limit']} | {g['text']} | "
                      f"{'yes' if g['holds'] else '**no**'} | {g['note']} |")
     for name, ours, others in benches:
-        lines += ["", f"### {name}", ""]
+        cells = result["benches"][name].cells
+        lines += ["", f"### {name}", "", "Medians of "
+                  f"{max(len(c) for c in cells.values())} rounds; ( ): into "
+                  "the page cache, not compared.", ""]
         lines += bench_text(result["benches"][name], ours, tables[name],
                             others)
     if switches:

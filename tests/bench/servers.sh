@@ -133,7 +133,7 @@ up_nbd_server() {
     printf '[generic]\nunixsock=%s\n[lun]\nexportname=%s\n' \
         "$LAB_RUN/nbd-server.nbd" "$LAB_DIR/buffered" >"$conf"
     nbd-server -C "$conf" -p "$pid" >>"$LAB_DIR/log/nbd-server" 2>&1
-    within 2000 test -s "$pid" || lab_failed "nbd-server does not start"
+    within 10000 test -s "$pid" || lab_failed "nbd-server does not start"
     PIDS[nbd-server]=$(<"$pid")
     LAB_PID[nbd-server]=${PIDS[nbd-server]}
     URI[nbd-server]=$(unix nbd-server lun)
@@ -159,7 +159,7 @@ server_creds() {
 
 # bridge NAME PORT - nbdkit's client of a TLS server, for the VMs of host a.
 bridge() {
-    within 2000 listening "$2" || lab_failed "$1 does not listen"
+    within 10000 listening "$2" || lab_failed "$1 does not listen"
     serve "$1.front" nbdkit -f -U "$LAB_RUN/$1.nbd" nbd \
         hostname="$(address b net1)" port="$2" tls=require \
         tls-certificates="$(tls_dir a)"
@@ -218,7 +218,7 @@ client = yes
 accept = 127.0.0.1:10904
 connect = $(address b net1):10903
 END
-    within 2000 test -S "$LAB_RUN/stunnel.back" || lab_failed "no qemu-nbd"
+    within 10000 test -S "$LAB_RUN/stunnel.back" || lab_failed "no qemu-nbd"
     serve stunnel.b stunnel4 "$LAB_DIR/stunnel-b.conf"
     serve stunnel.a stunnel4 "$LAB_DIR/stunnel-a.conf"
     URI[stunnel]=nbd://127.0.0.1:10904/
