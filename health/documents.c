@@ -87,12 +87,13 @@ documents_status(const struct picture *p, const struct moment *now)
         json_decref(checks);
         return NULL;
     }
-    return json_pack("{s:s, s:s, s:s, s:o, s:s, s:o, s:o, s:o, s:o}", "cluster",
-                     p->config->cluster_name, "host", p->config->self->name,
-                     "version", DETOUR_VERSION, "time", time_text(now->wall),
-                     "status", level_name(judge_worst(checks, NULL)), "luns",
-                     luns, "checks", checks, "processes", processes(p, now),
-                     "certificates", certificates(p));
+    return json_pack(
+        "{s:s, s:s, s:s, s:o, s:s, s:o, s:o, s:o, s:o, s:f}", "cluster",
+        p->config->cluster_name, "host", p->config->self->name, "version",
+        DETOUR_VERSION, "time", time_text(now->wall), "status",
+        level_name(judge_worst(checks, NULL)), "luns", luns, "checks", checks,
+        "processes", processes(p, now), "certificates", certificates(p),
+        "redirect_alarm_s", p->config->health.redirect_alarm / 1000.0);
 }
 
 /* ---- /health ----------------------------------------------------------- */

@@ -730,6 +730,9 @@ metrics_write(FILE *f, const json_t *status)
     sample(&o, 1, "version", field_text(status, "version"), "cluster",
            field_text(status, "cluster"), "host", field_text(status, "host"),
            NULL);
+    begin(&o, "detour_redirect_alarm_seconds", "gauge",
+          "How long a detour may take until it is a failure; 0: ever.");
+    field_sample(&o, status, "redirect_alarm_s", 1);
     write_luns(&o, get(status, "luns"));
     write_processes(&o, processes);
     write_certificates(&o, get(status, "certificates"));

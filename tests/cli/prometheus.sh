@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
-# A real Prometheus scrapes detour-health: it takes every sample, and a process
-# that dies is a gap and not old numbers.
+# A real Prometheus scrapes detour-health: it takes every sample, a process that
+# dies is a gap and not old numbers, and in a staged outage the alerts fire and
+# clear.
 set -u
 
 TOP=$(realpath "$(dirname "$0")/../..")
@@ -11,15 +12,19 @@ TOP=$(realpath "$(dirname "$0")/../..")
 command -v prometheus >/dev/null || skip_all "prometheus is not installed"
 cp "$BUILD/detour-health" "$dir"
 pki_up >"$dir/pki.log" 2>&1 || skip_all "detour-pki: $(tail -1 "$dir/pki.log")"
-host h1 ''
+host h1 'redirect_alarm = 1m'
 plugin h1 vm1 a local
 proxy h1
 start h1 plugin-vm1-a
 start h1 proxy
 start_health h1
 
+# The rules, with the patience of a test.
+sed -E 's/for: .*/for: 1s/; s/\[[0-9]+[mh]\]/[5s]/' \
+    "$TOP/deploy/prometheus/detour.rules.yml" >"$dir/detour.rules.yml"
 cat >"$dir/prometheus.yml" <<END
-global: {scrape_interval: 500ms}
+global: {scrape_interval: 500ms, evaluation_interval: 500ms}
+rule_files: [detour.rules.yml]
 scrape_configs:
   - job_name: detour
     static_configs: [{targets: ["$net.1:$port"]}]
@@ -62,5 +67,54 @@ value "a process that dies is down" 5000 \
 value "its numbers end" 5000 'detour_route_state{state="local"}' ''
 start h1 plugin-vm1-a
 value "and come back" 5000 'detour_route_state{state="local"}' 1
+
+# ---- a staged outage ---------------------------------------------------------
+
+# firing ALERT... - these are firing and no others; what is, is in $dir/body.
+firing() {
+    curl --silent --max-time 5 "http://$net.3:9090/api/v1/alerts" |
+        jq -r '[.data.alerts[] | select(.state == "firing") |
+                .labels.alertname] | unique | .[]' >"$dir/body" 2>/dev/null
+    [[ $(<"$dir/body") == "$(printf '%s\n' "$@" | sort)" ]]
+}
+
+# alerts NAME [ALERT...] - one line of TAP.
+alerts() {
+    local name=$1
+    shift
+    if within 15000 firing "$@"; then
+        pass "$name ($took of 15000 ms)"
+    else
+        fail "$name" "firing: $(tr '\n' ' ' <"$dir/body")
+wanted: $*"
+    fi
+}
+
+alerts "all is well: no alert"
+VERDICT=degraded plugin h1 vm1 a local
+alerts "a path fails" DetourPathsDegraded
+VERDICT=lost PEER_STATE='not ready' plugin h1 vm1 a queueing 1 6000
+alerts "the last one, and no peer is ready" DetourPathsLost DetourNoRedundancy \
+    DetourQueueing DetourRequestsWait
+VERDICT=lost plugin h1 vm1 a redirected 5 0 'no path is left' '"h2"'
+alerts "a peer takes over" DetourPathsLost DetourRedirected
+VERDICT=lost plugin h1 vm1 a redirected 61 0 'no path is left' '"h2"'
+alerts "for long" DetourPathsLost DetourRedirected DetourRedirectedTooLong
+plugin h1 vm1 a local
+alerts "the paths are back: all clear"
+FENCES_FAILED=1 proxy h1
+alerts "a fence fails" DetourFenceFailed
+alerts "which is told for a while"
+kill -STOP "${PIDS[h1/plugin-vm1-a]}"
+alerts "a process hangs" DetourProcessSilent
+kill -CONT "${PIDS[h1/plugin-vm1-a]}"
+alerts "and comes round"
+stop h1 proxy
+alerts "the proxy is stopped" DetourProxyAbsent
+stop h1 health
+alerts "detour-health, too" DetourHealthDown
+start h1 proxy
+start_health h1
+alerts "all are back"
 
 tap_end

@@ -45,6 +45,7 @@ says() {
     mv "$dir/$1/$2/status.json.new" "$dir/$1/$2/status.json"
 }
 
+# PEER_STATE, VERDICT and FENCES_FAILED change what plugin and proxy say.
 # plugin HOST LUN CLIENT PHASE [SINCE [HELD_MS [REASON [PEER]]]]
 plugin() {
     says "$1" "plugin-$2-$3" "$(
@@ -60,11 +61,11 @@ plugin() {
               "sum_us": 700, "count": 3, "buckets": [[100, 1], [250, 3]]}],
  "queue": {"held": 2, "oldest_held_ms": ${6:-0}, "inflight": 3,
            "oldest_inflight_ms": 4, "longest_stall_ms": 20, "answered": 7},
- "peers": [{"host": "h2", "state": "ready", "reason": "", "load": 1,
-            "serving": false,
+ "peers": [{"host": "h2", "state": "${PEER_STATE:-ready}", "reason": "",
+            "load": 1, "serving": false,
             "links": [{"address": "10.0.0.2", "state": "parked", "error": "",
                        "rtt_us": 250}]}],
- "lun_status": $(lun_status good)}
+ "lun_status": $(lun_status "${VERDICT:-good}")}
 END
     )"
 }
@@ -73,9 +74,11 @@ proxy() { # HOST [STATE]
     says "$1" proxy "$(
         cat <<END
 {"process": "proxy", "pid": 2, "version": "x", "host": "$1", "uptime_s": 5,
- "draining": false, "connections": 3,
+ "draining": false, "connections": 3, "refused": 0, "tls_errors": 0,
  "luns": [{"lun": "vm1", "state": "${2:-serving}", "reason": "as it is",
-           "since_s": 4, "draining": false, "lun_status": $(lun_status good),
+           "since_s": 4, "draining": false, "fences": 1,
+           "fences_failed": ${FENCES_FAILED:-0},
+           "lun_status": $(lun_status good),
            "sessions":
              [{"host": "h2", "client": "a", "generation": 4, "age_s": 60,
                "unfinished_writes": 0, "connections":
