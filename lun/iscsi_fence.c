@@ -20,6 +20,7 @@
 #include <stdlib.h>
 
 #include "common/log.h"
+#include "common/rules.h"
 #include "lun/iscsi_impl.h"
 #include "lun/key.h"
 #include "lun/wait.h"
@@ -152,11 +153,15 @@ iscsi_fence_graves(struct iscsi_lun *l, const struct iscsi_via *via)
     pthread_mutex_unlock(&l->lock);
     if (n == 0)
         return 0;
+    if (!rule_kept(RULE_OWN_NEXUS)) {
+        settle(l, graves, n);
+        return 0;
+    }
     if (pr)
         err = preempt_graves(via, graves, n, &reset);
     if (!err && pr && reset)
         err = iscsi_reserve_ensure(via);
-    if (!err && reset)
+    if (!err && reset && rule_kept(RULE_ABORT))
         err = iscsi_reserve_lun_reset(via);
     if (!err && pr)
         err = check_gone(via, graves, n);
@@ -188,6 +193,10 @@ keep_victims(struct iscsi_keys *keys, const struct campaign *c)
         if (key_unpack(keys->keys[i], &k) && k.cluster == c->cluster &&
             k.host == c->host)
             keys->keys[n++] = keys->keys[i];
+    }
+    if (!rule_kept(RULE_EVERY_KEY) && n > 0) {
+        keys->keys[0] = keys->keys[n - 1];
+        n = !c->looked;
     }
     keys->n = n;
 }
@@ -245,6 +254,7 @@ fence_round(const struct iscsi_via *via, struct campaign *c)
     err = iscsi_reserve_ensure(via);
     if (!err)
         err = preempt_victims(via, c, &keys);
+    c->reset_due &= rule_kept(RULE_ABORT);
     if (!err && c->reset_due) {
         err = iscsi_reserve_lun_reset(via);
         c->reset_due = err != 0;

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "common/log.h"
+#include "common/rules.h"
 #include "lun/epoch.h"
 #include "lun/iscsi_impl.h"
 
@@ -94,7 +95,7 @@ iscsi_inherit_load(struct iscsi_lun *l)
         return n;
     }
     clean = n > 0 && keys[0] == CLEAN_MARK;
-    for (int i = clean; i < n; i++) {
+    for (int i = clean; i < n && rule_kept(RULE_PREDECESSOR); i++) {
         int err = inherit_grave(l, keys[i], clean);
 
         if (err)

@@ -47,6 +47,7 @@
 #include <string.h>
 
 #include "common/log.h"
+#include "common/rules.h"
 #include "lun/epoch.h"
 #include "lun/iscsi_impl.h"
 #include "lun/key.h"
@@ -243,6 +244,10 @@ register_nexus(struct iscsi_lun *l, struct iscsi_via *via)
     n = nexus_locked(via);
     if (n)
         n->key = key;
+    if (n && !rule_kept(RULE_ANSWER)) {
+        n->registration_no = l->registration_no;
+        n->answered = true;
+    }
     pthread_mutex_unlock(&l->lock);
     if (!n)
         return -ENOLINK;

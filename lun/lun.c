@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "common/rules.h"
 #include "lun/backend.h"
 
 /* Any thread enters here.  A request is checked against copies of the
@@ -403,8 +404,11 @@ check(struct lun *l, const struct lun_io *io)
 void
 lun_submit(struct lun_queue *q, struct lun_io *io)
 {
-    int err = check(q->lun, io);
+    int err;
 
+    if (!rule_kept(RULE_CLOSE))
+        io->registration_no = q->lun->registration_no;
+    err = check(q->lun, io);
     io->error = 0;
     if (err)
         refuse(q, io, err);

@@ -31,6 +31,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/rules.h"
+
 static const char *const phase_names[] = {
     [ROUTE_QUEUEING] = "queueing",     [ROUTE_OPENING] = "opening",
     [ROUTE_REDIRECTED] = "redirected", [ROUTE_RETURNING] = "returning",
@@ -528,8 +530,8 @@ route_left(struct route *r, bool dirty)
     if (!dirty)
         return;
     if (r->served_by == ROUTE_SELF)
-        r->suspect_self = true;
-    else
+        r->suspect_self = rule_kept(RULE_SUSPECT_SELF);
+    else if (rule_kept(RULE_SUSPECT_PEER))
         r->suspect_peers |= bit(r->served_by);
 }
 

@@ -20,6 +20,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/rules.h"
 #include "common/timers.h"
 
 /* Bounds of what the router's thread waits for, so that a stop is quick. */
@@ -786,7 +787,8 @@ static void
 inherit(struct router *r)
 {
     route_init(&r->route, &r->route_opt, clock_ms());
-    r->route.generation = r->state.generation;
+    r->route.generation =
+        rule_kept(RULE_DISK_GENERATION) ? r->state.generation : 0;
     router_inherit_suspects(r);
     snprintf(r->want.id, sizeof r->want.id, "%s",
              r->state.id[0] ? r->state.id

@@ -7,6 +7,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/rules.h"
 #include "common/timers.h"
 #include "plugin/router_impl.h"
 
@@ -130,7 +131,7 @@ router_inherit_suspects(struct router *r)
     const struct state *s = &r->state;
 
     r->route.suspect_self = r->route.unknown_self = s->local;
-    for (size_t i = 0; i < s->npeers; i++) {
+    for (size_t i = 0; i < s->npeers && rule_kept(RULE_DISK_SUSPECTS); i++) {
         int peer = peers_find(r->peers, s->peers[i]);
 
         if (peer != ROUTE_SELF)
@@ -189,7 +190,7 @@ router_fence_suspects(struct router *r, const struct config_host **which)
 {
     int e = 0;
 
-    if (!r->route_opt.reservations)
+    if (!r->route_opt.reservations || !rule_kept(RULE_HOME_FENCE))
         return 0;
     for (int i = 0; e == 0 && i < (int)peers_count(r->peers); i++) {
         if (suspected(r, i))

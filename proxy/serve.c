@@ -30,6 +30,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "common/rules.h"
 
 static const char *const names[] = {
     [SERVE_WAITING] = "waiting", [SERVE_REGISTERING] = "registering",
@@ -161,7 +162,7 @@ serve_step(struct serve *s, const struct serve_sample *w, uint64_t now_ms)
             return enter(s, SERVE_WAITING, "drain taken back", now_ms, 0);
         return release_when_idle(s, w);
     case SERVE_CLOSING:
-        if (w->members > 0)
+        if (w->members > 0 && rule_kept(RULE_CLOSE))
             return 0;
         return enter(s, SERVE_WAITING, s->reason, now_ms, 0);
     }

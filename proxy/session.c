@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/rules.h"
+
 static void
 client_free(struct session_client *c)
 {
@@ -99,7 +101,7 @@ session_claim(struct session_table *t, const char *host, const char *client,
     }
     c->generation = generation;
     for (struct session *s = t->sessions; s; s = s->next) {
-        if (s->of != c || s->generation >= generation)
+        if (s->of != c || s->generation >= generation || !rule_kept(RULE_OLDER))
             continue;
         for (struct session_member *m = s->members; m; m = m->next)
             m->order(m, SESSION_FINISH);
@@ -115,7 +117,8 @@ session_older(struct session_table *t, const char *host, const char *client,
 
     for (struct session *s = t->sessions; c && s; s = s->next)
         if (s->of == c && s->generation < generation &&
-            (s->members || lun_tally_count(s->tally) > 0))
+            ((s->members && rule_kept(RULE_OLDER)) ||
+             lun_tally_count(s->tally) > 0))
             return s;
     return NULL;
 }

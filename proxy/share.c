@@ -14,6 +14,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/rules.h"
 #include "proxy/share_impl.h"
 
 /* One call of lun_register; what it leaves under way goes on, and the next
@@ -146,7 +147,7 @@ carry_out_locked(struct share *s, unsigned actions)
         tell_locked(s);
         pthread_cond_broadcast(&s->changed);
     }
-    if (actions & SERVE_CUT)
+    if (actions & SERVE_CUT && rule_kept(RULE_CLOSE))
         session_order_all(&s->sessions, SESSION_ABANDON);
     if (actions & SERVE_WIND_DOWN)
         session_order_all(&s->sessions, SESSION_DRAIN);

@@ -14,6 +14,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/rules.h"
 #include "proxy/nbd.h"
 #include "proxy/share_impl.h"
 
@@ -221,10 +222,10 @@ share_open(struct share *s, struct share_request *r, struct refusal *why)
     r->registration_no = s->serve.registration_no;
     if (!rc && e->client[0]) {
         rc = claim_locked(s, r, why);
-        if (!rc)
+        if (!rc && rule_kept(RULE_WAIT))
             rc = wait_older_locked(s, r, why);
     }
-    if (!rc && e->nfence > 0) {
+    if (!rc && e->nfence > 0 && rule_kept(RULE_FENCE)) {
         pthread_mutex_unlock(&s->lock);
         rc = fence_hosts(s, r, why);
         pthread_mutex_lock(&s->lock);
