@@ -67,7 +67,10 @@ obj       = $(patsubst %.c,$(BUILD)/%.o,$(1))
 # so that unit tests link the very same objects.
 MAINS     := plugin/plugin.c proxy/main.c health/detourctl.c \
              health/detour-health.c
-lib_src   = $(filter-out $(MAINS),$(call src,$(1)))
+# RULES=1: programs for tests only, which leave rules out (common/rules.h).
+SEAM      := $(if $(RULES),,common/rules.c)
+CPPFLAGS  += $(if $(RULES),-DDETOUR_RULES)
+lib_src   = $(filter-out $(MAINS) $(SEAM),$(call src,$(1)))
 
 LIBS      := $(foreach d,common lun health plugin proxy,$(BUILD)/lib$(d).a)
 PLUGIN    := $(BUILD)/nbdkit-detour-plugin.so
@@ -76,8 +79,9 @@ CTL       := $(BUILD)/detourctl
 HEALTH    := $(BUILD)/detour-health
 PROGRAMS  := $(PLUGIN) $(PROXY) $(CTL) $(HEALTH)
 UNIT      := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/unit/test_*.c))
-TOOLS     := $(patsubst %.c,$(BUILD)/%,$(filter-out tests/tools/liar.c,\
-             $(wildcard tests/tools/*.c))) $(BUILD)/tests/tools/liar.so
+LOADED    := tests/tools/liar.c tests/tools/holdwrites.c
+TOOLS     := $(patsubst %.c,$(BUILD)/%,$(filter-out $(LOADED),\
+             $(wildcard tests/tools/*.c))) $(patsubst %.c,$(BUILD)/%.so,$(LOADED))
 BENCH     := $(BUILD)/tests/bench/nbdkit-bare-plugin.so \
              $(BUILD)/tests/bench/tls-stream
 PODS      := $(wildcard */*.[158].pod)
@@ -145,6 +149,12 @@ $(BUILD)/tests/tools/%: $(BUILD)/tests/tools/%.o $(LIBS) $(BLOCKCHECK)
 $(BUILD)/tests/tools/%.so: $(BUILD)/tests/tools/%.o
 	$(CC) -shared $(LDFLAGS) -o $@ $<
 
+# Into a program that is not ours, so without a sanitizer.
+$(BUILD)/tests/tools/holdwrites.so: tests/tools/holdwrites.c
+	@mkdir -p $(@D)
+	$(CC) -D_GNU_SOURCE -std=gnu11 -O2 -g $(WARNINGS) -fPIC -pthread -shared \
+	  -o $@ $< -ldl
+
 $(BUILD)/tests/bench/nbdkit-%-plugin.so: $(BUILD)/tests/bench/%-plugin.o \
 	  $(BUILD)/liblun.a $(BUILD)/libcommon.a
 	$(CC) -shared $(LDFLAGS) -Wl,-Bsymbolic -o $@ $^ \
@@ -167,8 +177,20 @@ SCRIPTS   = $(sort $(wildcard tests/cli/*.sh tests/fault/*.sh \
 	      tests/model/*.sh))
 CHECKED   = $(foreach t,$(UNIT) $(filter-out %/lib.sh,$(SCRIPTS)),\
 	      $(if $(T),$(if $(findstring $(T),$(t)),$(t)),$(t)))
+# The ghost tests show first that they find a ghost: without the rule.
+GHOSTS    := $(wildcard tests/fault/ghost-*.sh)
+.PHONY: rules ghosts
+rules:
+	$(MAKE) BUILD=$(BUILD)/rules RULES=1 all
+ghosts: all rules $(TOOLS)
+	BUILD=$(abspath $(BUILD)) SANITIZE=$(SANITIZE) TEST_TIMEOUT=7200 \
+	  GHOST_ROUNDS=$(or $(GHOST_ROUNDS),50) \
+	  prove --exec tests/run-one --timer $(PROVE_FLAGS) \
+	  $(foreach t,$(GHOSTS),$(if $(T),$(if $(findstring $(T),$(t)),$(t)),$(t)))
+
 .PHONY: check
-check: all $(TOOLS) $(filter $(UNIT),$(CHECKED))
+check: all $(TOOLS) $(filter $(UNIT),$(CHECKED)) \
+       $(if $(filter $(GHOSTS),$(CHECKED)),rules)
 	BUILD=$(abspath $(BUILD)) SANITIZE=$(SANITIZE) \
 	  prove --exec tests/run-one --timer $(PROVE_FLAGS) $(CHECKED)
 
@@ -223,6 +245,7 @@ help:
 	@echo '                paths, a peer, a network, under a verifying load'
 	@echo 'make check      all tests (T=WORD: those whose name holds WORD)'
 	@echo 'make model      the fencing rules, searched by Spin; model-large: more'
+	@echo 'make ghosts     old writes that come out late, 50 rounds of each case'
 	@echo 'make asan tsan  the same under the sanitizers'
 	@echo 'make check-valgrind   unit tests under valgrind'
 	@echo 'make bench      speed beside other servers (B=WORD: those whose name'

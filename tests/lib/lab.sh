@@ -24,6 +24,7 @@ BUILD=$(realpath "${BUILD:-$LAB_TOP/build}")
 LAB_HOSTS=(a b c)
 LAB_IQN=iqn.2026-11.test.lab:san
 LAB_LUN_SIZE=${LAB_LUN_SIZE:-256M}
+LAB_TGTD=(tgtd) # what to run as it, before its arguments
 # namespaces: all of the above.  loopback: no SAN and no cables, the LUN is a
 # file that every host opens; for callers who cannot have namespaces.
 LAB_MODE=namespaces
@@ -365,7 +366,7 @@ table ip lab {
     }
 }
 NFT
-    TGT_IPC_SOCKET=$LAB_RUN/tgtd.sock lab_start tgtd san tgtd -f -C 1 \
+    TGT_IPC_SOCKET=$LAB_RUN/tgtd.sock lab_start tgtd san "${LAB_TGTD[@]}" -f -C 1 \
         --iscsi "portal=$(address san san1):3260,portal=$(address san san2):3260"
     within 5000 tgt --op show --mode target || return 1
     tgt --op new --mode target --tid 1 -T "$LAB_IQN" || return 1
