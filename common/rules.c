@@ -22,7 +22,7 @@ static const char *const names[RULE_COUNT] = {
     [RULE_DISK_SUSPECTS] = "disk-suspects",
     [RULE_DISK_GENERATION] = "disk-generation",
     [RULE_EVERY_KEY] = "every-key",
-    [RULE_OWN_NEXUS] = "own-nexus",
+    [RULE_GRAVES] = "graves",
 };
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;

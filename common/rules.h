@@ -12,8 +12,8 @@
 
 #include <stdbool.h>
 
-/* The names are those of tests/model/, in docs/fencing.md's order; the last two
- * are of the iscsi backend alone. */
+/* The names are those of tests/model/ and docs/fencing.md, but for the last
+ * one, which like "graves" is of the iscsi backend alone. */
 enum rule {
     /* "suspect-self": a local write that was abandoned makes us a suspect */
     RULE_SUSPECT_SELF,
@@ -41,11 +41,11 @@ enum rule {
     RULE_DISK_SUSPECTS,
     /* "disk-generation": and its generation */
     RULE_DISK_GENERATION,
+    /* "graves": what was sent on a nexus of ours that died is cut off
+     * before it is sent again on another */
+    RULE_GRAVES,
     /* "every-key": all keys of a host are preempted, of all its processes */
     RULE_EVERY_KEY,
-    /* "own-nexus": what was sent on a nexus of ours that died is cut off
-     * before it is sent again on another */
-    RULE_OWN_NEXUS,
     RULE_COUNT
 };
 

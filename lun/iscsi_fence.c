@@ -153,7 +153,7 @@ iscsi_fence_graves(struct iscsi_lun *l, const struct iscsi_via *via)
     pthread_mutex_unlock(&l->lock);
     if (n == 0)
         return 0;
-    if (!rule_kept(RULE_OWN_NEXUS)) {
+    if (!rule_kept(RULE_GRAVES)) {
         settle(l, graves, n);
         return 0;
     }

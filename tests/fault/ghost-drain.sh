@@ -63,7 +63,7 @@ LAB_FENCE=drain
 ghost_up
 # shellcheck disable=SC2034 # for ghost.sh
 GHOST_OLD=.
-ghost "trim, before the medium" own-nexus late_trim
+ghost "trim, before the medium" graves late_trim
 # shellcheck disable=SC2034 # for ghost.sh
 GHOST_WANT=NNNN
 known_limit "several writes, not yet looked at" late_writes

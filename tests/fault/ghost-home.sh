@@ -41,5 +41,5 @@ own_orphan() {
 ghost_up
 ghost "from a peer" home-fence home
 GHOST_PROXIES=()
-ghost "from nowhere" own-nexus own_orphan
+ghost "from nowhere" graves own_orphan
 lab_end

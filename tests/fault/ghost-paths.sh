@@ -23,5 +23,5 @@ other_path() {
 ghost_up
 # nobody to be redirected to: it is the other path or none
 GHOST_PROXIES=()
-ghost "the other path" own-nexus other_path
+ghost "the other path" graves other_path
 lab_end
