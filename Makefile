@@ -117,10 +117,11 @@ $(PROXY): $(BUILD)/proxy/main.o $(BUILD)/libproxy.a $(BUILD)/libhealth.a \
 	$(CC) $(LDFLAGS) -o $@ $^ \
 	  $(call pkg_libs,$(DEPS_proxy) libmicrohttpd $(DEPS_lun) $(DEPS_common))
 
-$(CTL): $(BUILD)/health/detourctl.o $(BUILD)/libhealth.a $(BUILD)/liblun.a \
-	$(BUILD)/libcommon.a
+# It asks peers as a plugin does: by its links.
+$(CTL): $(BUILD)/health/detourctl.o $(BUILD)/libhealth.a \
+	$(BUILD)/libplugin.a $(BUILD)/liblun.a $(BUILD)/libcommon.a
 	$(CC) $(LDFLAGS) -o $@ $^ \
-	  $(call pkg_libs,$(DEPS_health) $(DEPS_lun) $(DEPS_common))
+	  $(call pkg_libs,libnbd $(DEPS_health) $(DEPS_lun) $(DEPS_common))
 
 $(HEALTH): $(BUILD)/health/detour-health.o $(BUILD)/libhealth.a \
 	   $(BUILD)/libcommon.a

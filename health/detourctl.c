@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "common/config.h"
+#include "health/check.h"
 #include "health/ctl_client.h"
 #include "health/ctl_cluster.h"
 #include "health/ctl_colour.h"
@@ -31,6 +32,7 @@ enum {
 struct ctl {
     const char *config_file; /* NULL: the default, which may be missing */
     char *rundir;
+    const char *sysroot;   /* check's */
     struct config *config; /* of commands over the network */
     const char *client;    /* or NULL */
     bool json, follow;
@@ -317,8 +319,13 @@ run_watch(struct ctl *c)
 static int
 run_cluster(struct ctl *c)
 {
-    json_t *cluster = ctl_cluster_ask(c->config, stderr);
+    json_t *cluster;
     int result;
+
+    /* nobody special may ask: the host's key and devices are not looked at */
+    c->config = config_load_health(
+        c->config_file ? c->config_file : CONFIG_DEFAULT_FILE, stderr);
+    cluster = c->config ? ctl_cluster_ask(c->config, stderr) : NULL;
 
     if (!cluster)
         return CANNOT;
@@ -332,6 +339,17 @@ run_cluster(struct ctl *c)
         puts("");
     json_decref(cluster);
     return result;
+}
+
+static int
+run_check(struct ctl *c)
+{
+    int found = check_run(c->config_file ? c->config_file : CONFIG_DEFAULT_FILE,
+                          c->sysroot ? c->sysroot : "", c->json, stdout);
+
+    if (found < 0)
+        fprintf(stderr, "detourctl: check: %s\n", strerror(-found));
+    return found < 0 ? CANNOT : found ? NOT_AS_WANTED : AS_WANTED;
 }
 
 /* ---- events -------------------------------------------------------------- */
@@ -552,8 +570,8 @@ static const struct command {
     int (*run)(struct ctl *c);
     int min_args, max_args;
     bool takes_client;
-    bool host_first;   /* HOST [LUN], not LUN [HOST] */
-    bool over_network; /* asks hosts, not sockets: wants the configuration */
+    bool host_first; /* HOST [LUN], not LUN [HOST] */
+    bool no_rundir;  /* begins with the configuration */
 } commands[] = {
     {"status", run_status, 0, 1, true, false, false},
     {"cluster", run_cluster, 0, 0, false, false, true},
@@ -561,6 +579,7 @@ static const struct command {
     {"paths", run_paths, 0, 1, true, false, false},
     {"peers", run_peers, 0, 1, true, false, false},
     {"events", run_events, 0, 1, true, false, false},
+    {"check", run_check, 0, 0, false, false, true},
     {"redirect", run_redirect, 1, 2, true, false, false},
     {"return", run_return, 1, 1, true, false, false},
     {"drain", run_drain, 0, 1, false, false, false},
@@ -580,6 +599,7 @@ static const char usage[] =
     "  paths [LUN]          only this host's paths\n"
     "  peers [LUN]          only who would serve this host\n"
     "  events [LUN]         what changed, when and why\n"
+    "  check                what will hurt one day, and what to do about it\n"
     "  redirect LUN [PEER]  send the LUN's I/O through a peer, until return\n"
     "  return LUN           back to the host's own paths\n"
     "  drain [LUN]          serve no more peers (of that LUN)\n"
@@ -594,6 +614,7 @@ static const char usage[] =
     "  --json               answers as JSON\n"
     "  --for TIME           redirect: return after so long (30s, 10m, 2h)\n"
     "  --follow             events: go on with what changes from now on\n"
+    "  --sysroot DIR        check: DIR/etc, DIR/proc, DIR/sys instead of /\n"
     "  --help, --version\n";
 
 static int
@@ -637,6 +658,7 @@ parse_options(struct ctl *c, int argc, char **argv)
         JSON,
         FOR,
         FOLLOW,
+        SYSROOT,
         HELP,
         VERSION
     };
@@ -647,6 +669,7 @@ parse_options(struct ctl *c, int argc, char **argv)
         {"json", no_argument, NULL, JSON},
         {"for", required_argument, NULL, FOR},
         {"follow", no_argument, NULL, FOLLOW},
+        {"sysroot", required_argument, NULL, SYSROOT},
         {"help", no_argument, NULL, HELP},
         {"version", no_argument, NULL, VERSION},
         {NULL, 0, NULL, 0},
@@ -677,6 +700,9 @@ parse_options(struct ctl *c, int argc, char **argv)
             break;
         case FOLLOW:
             c->follow = true;
+            break;
+        case SYSROOT:
+            c->sysroot = optarg;
             break;
         case HELP:
             fputs(usage, stdout);
@@ -727,16 +753,6 @@ choose_rundir(struct ctl *c)
     return c->rundir != NULL;
 }
 
-/* Of what is asked over the network; nobody special may, so that the host's
- * key and the devices are not looked at. */
-static bool
-load_config(struct ctl *c)
-{
-    c->config = config_load_health(
-        c->config_file ? c->config_file : CONFIG_DEFAULT_FILE, stderr);
-    return c->config != NULL;
-}
-
 static const char *
 wrong_option(const struct ctl *c, const struct command *command)
 {
@@ -744,6 +760,10 @@ wrong_option(const struct ctl *c, const struct command *command)
         return "--client means nothing to ";
     if (c->for_s && command->run != run_redirect)
         return "--for means nothing to ";
+    if (c->sysroot && command->run != run_check)
+        return "--sysroot means nothing to ";
+    if (c->rundir && command->no_rundir)
+        return "--rundir means nothing to ";
     if (c->follow && command->run != run_events)
         return "--follow means nothing to ";
     return NULL;
@@ -778,7 +798,7 @@ run(struct ctl *c, int argc, char **argv)
     c->host = nargs > !command->host_first
                   ? argv[optind + 1 + !command->host_first]
                   : NULL;
-    if (!(command->over_network ? load_config(c) : choose_rundir(c)))
+    if (!command->no_rundir && !choose_rundir(c))
         return CANNOT;
     ctl_colour_choose(stdout);
     return command->run(c);

@@ -131,6 +131,10 @@ ask status a b
 ok "too many arguments are misuse" exits 2
 ask --client x drain
 ok "drain has no client" exits 2
+ask cluster
+ok "cluster asks no sockets" complains 'rundir means nothing to cluster'
+ask --sysroot / status
+ok "only check has another root" exits 2
 ask --nonsense status
 ok "an unknown option is misuse" exits 2
 ask --config /nonexistent/detour.conf --rundir "$dir/none" status
