@@ -26,9 +26,19 @@ start_hosts
 uri=nbds://[$(address b net1)]:$(lab_port)/$LAB_LUN
 uri+="?tls-certificates=$(tls_dir a)"
 
+served() {
+    [[ $(in_host a timeout 10 nbdinfo --size "$uri") == 268435456 ]]
+}
+
+# Every standby connection of a, over both networks.
+all_parked() {
+    [[ $(field plugin-a-vm '[.peers[].links[].state] | unique | join(" ")') \
+        == parked ]]
+}
+
 check "a is local" within 10000 route_is a local
-is "a standard client is served" \
-    "$(in_host a timeout 10 nbdinfo --size "$uri")" 268435456
+check "a standard client is served" within 10000 served
+check "a is connected over both networks" within 10000 all_parked
 load_start a
 expect_io a 5000
 black_hole a
