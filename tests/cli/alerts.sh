@@ -17,7 +17,12 @@ check "promtool likes the rules" promtool check rules "$rules"
 check "each fires when it should, and not before" promtool test rules "$cases"
 sed "s|/usr/local/share/detour/prometheus|${rules%/*}|" \
     "$TOP/deploy/prometheus/scrape.yml" >"$dir/scrape.yml"
-check "promtool likes the scrape example" promtool check config "$dir/scrape.yml"
+check "promtool likes the scrape example" \
+    promtool check config "$dir/scrape.yml"
+"$TOP/deploy/install-units" "$dir/root" /usr
+check "what is installed finds its rules" test -s \
+    "$dir/root$(sed -n 's/^ *- \(.*rules.yml\)$/\1/p' \
+        "$dir/root/usr/share/detour/prometheus/scrape.yml")"
 
 # A case in which it fires: its name, a moment, and labels that are expected.
 never_fires() {
@@ -60,19 +65,36 @@ is "the rules look only at what is told" "$(not_told "$dir/rules")" ''
 echo 'detour_nonsense' >"$dir/nonsense"
 is "what is not told is found" "$(not_told "$dir/nonsense")" detour_nonsense
 is "their cases, too" "$(not_told "$cases")" ''
-if [[ -e $board ]]; then
-    check "the dashboard is JSON" jq -e '.panels | length > 5' "$board"
-    jq -r '.. | .expr?, .definition? | strings' "$board" >"$dir/board"
-    is "it looks only at what is told" "$(not_told "$dir/board")" ''
-    # a panel's expressions are rules to promtool
-    jq '{groups: [{name: "x", rules: [.panels[].targets[]?.expr |
-        gsub("\\$__rate_interval"; "1m") | {record: "x", expr: .}]}]}' \
-        "$board" >"$dir/board.yml"
-    check "promtool likes its expressions" \
-        promtool check rules --lint=none "$dir/board.yml"
-    is "each panel has a place of its own" \
-        "$(jq -r '.panels[] | "\(.gridPos.x) \(.gridPos.y)"' "$board" |
-            sort | uniq -d)" ''
-fi
+
+# ---- the dashboard -----------------------------------------------------------
+
+check "the dashboard is JSON" jq -e '.panels | length > 10' "$board"
+jq -r '.. | .expr?, .definition? | strings' "$board" >"$dir/board"
+check "with expressions" test "$(wc -l <"$dir/board")" -gt 20
+is "it looks only at what is told" "$(not_told "$dir/board")" ''
+# its expressions are rules to promtool
+jq '{groups: [{name: "x", rules: [.. | .expr? | strings |
+    gsub("\\$__rate_interval"; "1m") | {record: "x", expr: .}]}]}' \
+    "$board" >"$dir/board.yml"
+check "promtool likes its expressions" \
+    promtool check rules --lint=none "$dir/board.yml"
+# panels_overlap - titles of panels that lie on another one.
+panels_overlap() {
+    jq -r '.panels as $all | $all[] | .id as $id | .gridPos as $a |
+        select($a.x + $a.w > 24 or any($all[]; .id != $id and (.gridPos |
+            .x < $a.x + $a.w and $a.x < .x + .w and
+            .y < $a.y + $a.h and $a.y < .y + .h))) | .title' "$board"
+}
+is "each panel has a place of its own" "$(panels_overlap)" ''
+is "and a number" "$(jq '[.panels[].id] | length - (unique | length)' \
+    "$board")" 0
+is "and tells what it shows" \
+    "$(jq -r '.panels[] | select(.description == "") | .title' "$board")" ''
+is "labels in its legends are those of its expressions" "$(
+    jq -r '.panels[].targets[] | .expr as $e | .legendFormat |
+        [scan("{{([a-z_]+)}}")[]][] as $l |
+        select($e | test("by \\([^)]*\\b\($l)\\b") | not) | "\($l): \($e)"' \
+        "$board"
+)" ''
 
 tap_end

@@ -68,6 +68,22 @@ value "its numbers end" 5000 'detour_route_state{state="local"}' ''
 start h1 plugin-vm1-a
 value "and come back" 5000 'detour_route_state{state="local"}' 1
 
+# ---- the dashboard -----------------------------------------------------------
+
+# empty_panels - panels of the dashboard that would show nothing, with why.
+empty_panels() {
+    local title expr
+    jq -r '.panels[] | .title as $t | .targets[] | "\($t)\t\(.expr |
+        gsub("\\$__rate_interval"; "5s") | gsub("\\$(instance|lun)"; ".*"))"' \
+        "$TOP/deploy/grafana/detour.json" >"$dir/panels"
+    while IFS=$'\t' read -r title expr; do
+        query "$expr"
+        [[ -s $dir/body ]] || echo "$title: $expr"
+    done <"$dir/panels"
+}
+is "each panel of the dashboard has something to show" "$(empty_panels)" ''
+check "and there are many" test "$(wc -l <"$dir/panels")" -gt 20
+
 # ---- a staged outage ---------------------------------------------------------
 
 # firing ALERT... - these are firing and no others; what is, is in $dir/body.
