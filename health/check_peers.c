@@ -31,9 +31,12 @@ struct question {
     struct link *link;
 };
 
+/* Of one LUN, asked at once: of all LUNs it would be too many connections. */
 struct questions {
     struct question *all;
     size_t n;
+    const char **down; /* addresses that did not answer: not asked again */
+    size_t ndown;
     int woken; /* eventfd: some link changed */
 };
 
@@ -70,28 +73,29 @@ ask(struct questions *q, struct question *one, const char *tls_dir)
     });
 }
 
-static int
-list(struct check *k, struct questions *q)
+static bool
+is_down(const struct questions *q, const char *address)
 {
-    size_t room = 1;
+    for (size_t i = 0; i < q->ndown; i++)
+        if (q->down[i] == address)
+            return true;
+    return false;
+}
 
-    for (size_t i = 0; i < k->config->nhosts; i++)
-        room += k->config->hosts[i].naddresses * k->nluns;
-    q->all = calloc(room, sizeof *q->all);
-    if (!q->all)
-        return -ENOMEM;
-    for (size_t l = 0; l < k->nluns; l++)
-        for (size_t h = 0; h < k->config->nhosts; h++) {
-            const struct config_host *peer = &k->config->hosts[h];
+static void
+list(const struct check *k, struct questions *q, const struct check_lun *lun)
+{
+    q->n = 0;
+    for (size_t h = 0; h < k->config->nhosts; h++) {
+        const struct config_host *peer = &k->config->hosts[h];
 
-            if (peer == k->config->self ||
-                !config_lun_has(k->luns[l].config, peer))
-                continue;
-            for (size_t a = 0; a < peer->naddresses; a++)
-                q->all[q->n++] = (struct question){peer, peer->addresses[a],
-                                                   &k->luns[l], NULL};
-        }
-    return 0;
+        if (peer == k->config->self || !config_lun_has(lun->config, peer))
+            continue;
+        for (size_t a = 0; a < peer->naddresses; a++)
+            if (!is_down(q, peer->addresses[a]))
+                q->all[q->n++] =
+                    (struct question){peer, peer->addresses[a], lun, NULL};
+    }
 }
 
 static bool
@@ -127,7 +131,7 @@ wait_for_all(struct questions *q)
 /* ---- judging ------------------------------------------------------------- */
 
 static void
-judge_link(struct check *k, const struct question *one)
+judge_link(struct check *k, struct questions *q, const struct question *one)
 {
     const struct check_lun *l = one->lun;
     const char *name = l->config->name, *host = one->peer->name;
@@ -136,13 +140,14 @@ judge_link(struct check *k, const struct question *one)
 
     if (one->link)
         link_get_status(one->link, &st);
-    if (st.state != LINK_PARKED || !st.info_ms)
+    if (st.state != LINK_PARKED || !st.info_ms) {
+        q->down[q->ndown++] = one->address;
         check_add(k, CHECK_PROBLEM, host,
                   "is it up, its detour-proxy running, the network and the "
                   "firewall open, the certificate good?",
                   "cannot be asked at %s port %u: %s", one->address,
                   one->peer->port, st.error[0] ? st.error : "no answer");
-    else if (!st.would_serve)
+    } else if (!st.would_serve)
         check_add(k, CHECK_PROBLEM, name,
                   "detourctl check on that host tells more",
                   "peer %s would not serve it: %s", host, st.refusal);
@@ -162,6 +167,21 @@ judge_link(struct check *k, const struct question *one)
 }
 
 static void
+ask_lun(struct check *k, struct questions *q, const char *tls_dir)
+{
+    for (size_t i = 0; i < q->n; i++)
+        ask(q, &q->all[i], tls_dir);
+    wait_for_all(q);
+    for (size_t i = 0; i < q->n; i++)
+        judge_link(k, q, &q->all[i]);
+    for (size_t i = 0; i < q->n; i++)
+        if (q->all[i].link)
+            link_end(q->all[i].link);
+    for (size_t i = 0; i < q->n; i++)
+        link_destroy(q->all[i].link);
+}
+
+static void
 ask_proxies(struct check *k, struct questions *q)
 {
     const struct tlsdir_files files = {k->config->ca, k->config->cert,
@@ -175,16 +195,10 @@ ask_proxies(struct check *k, struct questions *q)
                   "cannot be asked: %s", strerror(errno));
         return;
     }
-    for (size_t i = 0; i < q->n; i++)
-        ask(q, &q->all[i], tlsdir_path(tls));
-    wait_for_all(q);
-    for (size_t i = 0; i < q->n; i++)
-        judge_link(k, &q->all[i]);
-    for (size_t i = 0; i < q->n; i++)
-        if (q->all[i].link)
-            link_end(q->all[i].link);
-    for (size_t i = 0; i < q->n; i++)
-        link_destroy(q->all[i].link);
+    for (size_t i = 0; i < k->nluns; i++) {
+        list(k, q, &k->luns[i]);
+        ask_lun(k, q, tlsdir_path(tls));
+    }
     tlsdir_destroy(tls);
 }
 
@@ -262,11 +276,20 @@ void
 check_peers(struct check *k)
 {
     struct questions q = {.woken = eventfd(0, EFD_CLOEXEC)};
+    size_t addresses = 1;
 
+    for (size_t i = 0; i < k->config->nhosts; i++)
+        addresses += k->config->hosts[i].naddresses;
+    q.all = calloc(addresses, sizeof *q.all);
+    q.down = calloc(addresses, sizeof *q.down);
     ask_clocks(k);
-    if (q.woken >= 0 && list(k, &q) == 0 && q.n > 0)
+    if (q.woken >= 0 && q.all && q.down)
         ask_proxies(k, &q);
+    else
+        check_add(k, CHECK_PROBLEM, "peers", "", "cannot be asked: %s",
+                  strerror(errno));
     free(q.all);
+    free(q.down);
     if (q.woken >= 0)
         close(q.woken);
 }

@@ -195,7 +195,7 @@ lun_line 'queue_limit = 10s'
 finds "errors before the guest gives up" 'vmstore: guests get I/O errors'
 lun_line 'hosts = a'
 finds "nobody shares the LUN" 'vmstore: this host is its only one'
-sed -i "s/^statedir = .*/statedir = $(sed 's,/,\\/,g' <<<"$LAB_DIR/none")/" "$TRY"
+sed -i "s,^statedir = .*,statedir = $LAB_DIR/none," "$TRY"
 finds "no statedir" 'statedir: .*/none: No such file'
 sed -i 's/^address = 127.77.11.11/address = 192.0.2.1/' "$TRY"
 finds "an address that is not ours" 'a: this host has not its address 192.0.2.1'
