@@ -197,7 +197,7 @@ check: all $(TOOLS) $(filter $(UNIT),$(CHECKED)) \
 
 .PHONY: model model-large
 model:
-	bash tests/model/check.sh
+	MODEL_FAULTS=3 bash tests/model/check.sh
 model-large:
 	bash tests/model/check.sh large
 
