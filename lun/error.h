@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* What an I/O error means for the route: DESIGN.md section 8. */
+/* What an I/O error means for the route: docs/design.md section 8. */
 #ifndef DETOUR_LUN_ERROR_H
 #define DETOUR_LUN_ERROR_H
 
@@ -17,7 +17,7 @@ enum lun_class {
  *
  * An errno that is not listed is LUN_CLASS_PATH, since that loses nothing.
  *
- * source:  Linux block/blk-core.c blk_errors[], DESIGN.md section 8
+ * source:  Linux block/blk-core.c blk_errors[], docs/design.md section 8
  */
 enum lun_class lun_error_class(int error);
 

@@ -6,9 +6,9 @@
  * and the requests taken from it belong to one thread at a time; only
  * lun_queue_interrupt may be called on it from others.
  *
- * Writing, in one paragraph (DESIGN.md section 5).  With LUN_FENCE_PR a host
- * may write only while its key is registered on the LUN.  lun_register makes
- * a registration, which has a number; each write names the registration it
+ * Writing, in one paragraph (docs/design.md section 5).  With LUN_FENCE_PR a
+ * host may write only while its key is registered on the LUN.  lun_register
+ * makes a registration, which has a number; each write names the registration it
  * was admitted under and is refused with -EBADE once that one is gone.  When
  * another host fences us, the library ends the registration, calls notify,
  * and serves no write until the owner has closed all its sessions, has
@@ -300,9 +300,9 @@ int lun_extents(struct lun *l, uint64_t offset, uint64_t count,
  * The caller promises that every session of its own is closed and that it
  * has nothing under way.  The library waits until its orphans, REGISTERs
  * included, have come back (block) or their nexus is fenced (iscsi), takes
- * the host's lock as DESIGN.md section 5 says, registers under a new epoch,
- * makes the reservation if there is none, and waits for the answers.  If the
- * present registration still stands it is kept, number and all.  With
+ * the host's lock as docs/design.md section 5 says, registers under a new
+ * epoch, makes the reservation if there is none, and waits for the answers.
+ * If the present registration still stands it is kept, number and all.  With
  * LUN_FENCE_DRAIN it waits for the orphans and does nothing else.
  *
  * errors:  -ETIMEDOUT  deadline_ms came first; what is under way goes on

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Asks a peer's proxy, aside from the route, whether what we sent it has come
- * back: a GO under a higher generation is answered only then (DESIGN.md
+ * back: a GO under a higher generation is answered only then (docs/design.md
  * section 5, "Sessions", step 3).  No request ever follows it. */
 #ifndef DETOUR_PLUGIN_DRAINER_H
 #define DETOUR_PLUGIN_DRAINER_H

@@ -5,7 +5,7 @@
  * and the route may change only when everybody who entered has left.  A
  * write, trim or zero waits until every older one that overlaps it has been
  * answered, so that a request of a connection that is gone cannot take
- * effect after a newer one of the connection that replaced it (DESIGN.md
+ * effect after a newer one of the connection that replaced it (docs/design.md
  * section 3, "No ghost").  And without reservations it waits until no orphan
  * (orphans.h) overlaps it, its own from an earlier try included: other hosts
  * may write after its answer, and must not be overwritten by that orphan.

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* The ranges of writes that left on a route and were not answered: with
  * "fence = drain" nobody can be cut off, so that what overlaps them waits
- * until they have come back (DESIGN.md section 5).
+ * until they have come back (docs/design.md section 5).
  *
  * Reads need not wait.  The write was not answered, so that either content
  * is right; once its data has been read it is on the LUN, and nothing but a

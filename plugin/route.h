@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Where the VMs' I/O goes: the decision, apart from doing it.
  *
- * A pure function of (state, event, view, time), DESIGN.md section 4.  The
+ * A pure function of (state, event, view, time), docs/design.md section 4.  The
  * router (router.c) performs what is decided here and tells how it ended.
  */
 #ifndef DETOUR_PLUGIN_ROUTE_H

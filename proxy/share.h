@@ -62,7 +62,7 @@ struct share_request {
     struct lun_tally *tally;  /* of its session; valid until share_leave */
 };
 
-/* share_open - let a session in: DESIGN.md section 5, steps 1 to 4.
+/* share_open - let a session in: docs/design.md section 5, steps 1 to 4.
  *
  * Blocks, up to the deadline.  On success the member belongs to the session
  * and gets orders until share_leave.

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Lets a peer's session in: DESIGN.md section 5, "Sessions", steps 1 to 4.
+/* Lets a peer's session in: docs/design.md section 5, "Sessions", steps 1 to 4.
  *
  * Each connection comes here with its own thread and may block up to its
  * deadline.  The share's lock is given up while the device is touched or

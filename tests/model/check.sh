@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-# The fencing rules of DESIGN.md section 5, searched by Spin: no ghost and no
-# client left waiting with all of them, a ghost without any one.
+# The fencing rules of docs/design.md section 5, searched by Spin: no ghost and
+# no client left waiting with all of them, a ghost without any one.
 #
 #   check.sh        full searches of a small bound: with MODEL_FAULTS faults, 2
 #                   in `make check` (a minute), 3 in `make model` (some)

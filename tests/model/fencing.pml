@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* No ghost: DESIGN.md section 5 as a model for Spin; README.md explains it.
+/* No ghost: section 5 of docs/design.md as a model; README.md explains it.
  *
  * One client writes one block N times, each write after the one before it was
  * acknowledged, over its own host H or through the proxies of A and B.

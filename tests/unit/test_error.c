@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Error classes: each row of DESIGN.md section 8, and what is unknown. */
+/* Error classes: each row of docs/design.md section 8, and what is unknown. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
