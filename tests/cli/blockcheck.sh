@@ -202,6 +202,7 @@ ended_with "what is never answered is a failure" 1 \
 liar none # nbdkit 1.32 may abort when such a client is gone: kill it frozen
 
 begin --max-stall 300
+nap 500 # so that something is asked
 kill -STOP "${LAB_PID[liar]}"
 nap 1500
 kill -CONT "${LAB_PID[liar]}"
