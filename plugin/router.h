@@ -73,13 +73,16 @@ bool router_by_range(const struct router *r);
 void router_report_error(struct router *r, enum route_event_kind kind,
                          uint64_t serial, int error);
 
-/* router_redirect, router_return - orders; peer NULL: any that is ready.
+/* router_redirect - an order; peer NULL: any that is ready.
  *
- * errors:  -EBUSY, -ENOENT, -EHOSTUNREACH and a message in err; 0: ordered,
- *          and status will show it
+ * errors:  -ENOENT, -EHOSTUNREACH and a message in err; 0: ordered, and status
+ *          will show it
  */
 int router_redirect(struct router *r, const char *peer, char *err, size_t len);
-int router_return(struct router *r, char *err, size_t len);
+
+/* router_return - an order: no redirection is wanted any more.  The route comes
+ * home at once when it can, else as soon as our own paths are good. */
+void router_return(struct router *r);
 
 /* router_confirm_dead - somebody gives his word that a host is powered off:
  * whatever it held of our writes is gone.

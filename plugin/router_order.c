@@ -46,28 +46,13 @@ router_redirect(struct router *r, const char *peer, char *err, size_t len)
     return 0;
 }
 
-int
-router_return(struct router *r, char *err, size_t len)
+void
+router_return(struct router *r)
 {
     struct posted ev = {.kind = ROUTE_EV_RETURN, .peer = ROUTE_SELF};
-    struct monitor_status m;
 
     snprintf(ev.why, sizeof ev.why, "by order");
-    monitor_get(r->monitor, &m);
-    if (!verdict_usable(&m.verdict)) {
-        snprintf(err, len, "the own paths of LUN %s are not usable: %s",
-                 r->opt.lun->name, m.verdict.reason);
-        return -EBUSY;
-    }
-    if (m.lun.orphans > 0) {
-        snprintf(err, len,
-                 "LUN %s: %u writes over own paths have not come "
-                 "back yet",
-                 r->opt.lun->name, m.lun.orphans);
-        return -EBUSY;
-    }
     router_post(r, &ev);
-    return 0;
 }
 
 static bool

@@ -526,6 +526,7 @@ setup(void **state)
     t.lun = (struct lun_status){
         .known = true, .id = "naa.6001", .size = GIB, .block_size = 512};
     lun.fence = CONFIG_FENCE_PR;
+    lun.timers.failback_after = 3600000;
     router = NULL;
     return 0;
 }
@@ -978,6 +979,41 @@ test_router_order_connects_to_the_peer_it_names(void **state)
     assert_int_equal(router_redirect(router, "x", err, sizeof err), -ENOENT);
 }
 
+static bool
+manual(void)
+{
+    json_t *status = router_status(router);
+    bool is = json_is_true(
+        json_object_get(json_object_get(status, "route"), "manual"));
+
+    json_decref(status);
+    return is;
+}
+
+/* The order ends what another order began, also when nothing else can be done
+ * about it yet. */
+static void
+test_router_return_without_paths_waits_for_them(void **state)
+{
+    char err[256];
+
+    (void)state;
+    lun.timers.failback_after = 50;
+    t.ready[0] = true;
+    start();
+    eventually(where() == GATE_LOCAL);
+    assert_int_equal(router_redirect(router, NULL, err, sizeof err), 0);
+    eventually(manual() && where() == GATE_PEER);
+    LOCKED(t.local_usable = false);
+    news();
+    router_return(router);
+    eventually(!manual());
+    assert_int_equal(where(), GATE_PEER);
+    LOCKED(t.local_usable = true);
+    news();
+    eventually(where() == GATE_LOCAL);
+}
+
 static void
 test_router_tells_the_monitor_of_answers(void **state)
 {
@@ -1111,6 +1147,7 @@ main(void)
         TEST(test_router_confirm_dead_ends_the_wait_for_a_peer),
         TEST(test_router_confirm_dead_refuses_what_cannot_be),
         TEST(test_router_order_connects_to_the_peer_it_names),
+        TEST(test_router_return_without_paths_waits_for_them),
         TEST(test_router_tells_the_monitor_of_answers),
         TEST(test_router_preferred_size_is_one_that_nbd_knows),
         TEST(test_router_stops_while_registering_hangs),
