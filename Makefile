@@ -39,7 +39,8 @@ DEPS_all     := $(sort $(DEPS_common) $(DEPS_lun) $(DEPS_health) \
 # What tests and demonstrates installs what it lacks; it can do without some of
 # it (tests are skipped then), but not without the libraries.
 GOALS        := $(or $(MAKECMDGOALS),all)
-INSTALLING   := check model model-large demo asan tsan check-valgrind bench
+INSTALLING   := check model model-large demo random asan tsan check-valgrind \
+                bench
 WITHOUT_DEPS := clean help format deps
 ifneq ($(filter $(INSTALLING),$(GOALS)),)
 $(if $(filter 0,$(MAKELEVEL)),$(shell deploy/install-deps >&2))
@@ -205,6 +206,13 @@ model-large:
 demo: all $(TOOLS)
 	BUILD=$(abspath $(BUILD)) tests/demo/demo
 
+# Faults at random; SEED= repeats a choice, RANDOM_SECONDS= is how long.
+.PHONY: random
+random: all $(TOOLS)
+	BUILD=$(abspath $(BUILD)) SANITIZE=$(SANITIZE) \
+	  RANDOM_SECONDS=$(or $(RANDOM_SECONDS),600) TEST_TIMEOUT=86400 \
+	  prove --exec tests/run-one --timer --verbose tests/fault/random.sh
+
 # B="NAME..." runs those whose name holds one of the words.
 .PHONY: bench
 bench: all $(TOOLS) $(BENCH)
@@ -245,6 +253,7 @@ help:
 	@echo 'make demo       a SAN and three hosts in network namespaces: lose'
 	@echo '                paths, a peer, a network, under a verifying load'
 	@echo 'make check      all tests (T=WORD: those whose name holds WORD)'
+	@echo 'make random     ten minutes of random faults (SEED=N, RANDOM_SECONDS=N)'
 	@echo 'make model      the fencing rules, searched by Spin; model-large: more'
 	@echo 'make ghosts     old writes that come out late, 50 rounds of each case'
 	@echo 'make asan tsan  the same under the sanitizers'

@@ -72,15 +72,20 @@ lab_port() {
 
 # ---- programs ----------------------------------------------------------------------
 
-# start_proxy HOST - and wait until it answers on its control socket.
-start_proxy() {
+# launch_proxy HOST - in the background, nobody waits for it.
+launch_proxy() {
     lab_start "proxy-$1" "$1" "$BUILD/detour-proxy" \
         --config "$LAB_DIR/$1/detour.conf"
+}
+
+# start_proxy HOST - and wait until it answers on its control socket.
+start_proxy() {
+    launch_proxy "$1"
     within 5000 status "proxy-$1" || lab_failed "proxy of $1 does not start"
 }
 
-# start_plugin HOST [CLIENT [NBDKIT-OPTION...]] - and wait until it listens.
-start_plugin() {
+# launch_plugin HOST [CLIENT [NBDKIT-OPTION...]] - nobody waits for it.
+launch_plugin() {
     local host=$1 client=${2-vm} sock
     sock=$(socket "$host" "$client")
     shift $(($# < 2 ? $# : 2))
@@ -88,9 +93,14 @@ start_plugin() {
     lab_start "plugin-$host-$client" "$host" "${LAB_WRAP[@]}" \
         nbdkit -f -U "$sock" "$@" "$BUILD/nbdkit-detour-plugin.so" \
         lun="$LAB_LUN" config="$LAB_DIR/$host/detour.conf" client="$client"
-    { within 5000 test -S "$sock" &&
-        within 5000 status "plugin-$host-$client"; } ||
-        lab_failed "plugin of $host does not start"
+}
+
+# start_plugin HOST [CLIENT [NBDKIT-OPTION...]] - and wait until it listens.
+start_plugin() {
+    launch_plugin "$@"
+    { within 5000 test -S "$(socket "$@")" &&
+        within 5000 status "plugin-$1-${2-vm}"; } ||
+        lab_failed "plugin of $1 does not start"
 }
 
 # A sanitizer's runtime must come first in a program that loads the plugin.

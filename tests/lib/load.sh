@@ -143,6 +143,7 @@ load_check() {
 
 # A second load, behind all regions and in a part of its own for each host.  Its
 # requests overlap and are judged by history: build/tests/tools/blockcheck.
+# LOAD is a HOST, or HOST-NAME when several of them run there.
 BLOCKCHECK_AT=240 # MiB
 BLOCKCHECK_SIZE=5
 
@@ -151,10 +152,10 @@ blockcheck_range() {
     echo --range "${at}m+${BLOCKCHECK_SIZE}m"
 }
 
-# blockcheck_start HOST [OPTION...] - and wait until it has begun; it ends only
+# blockcheck_start LOAD [OPTION...] - and wait until it has begun; it ends only
 # when it is told to.
 blockcheck_start() {
-    local host=$1 name=blockcheck-$1
+    local host=${1%%-*} name=blockcheck-$1
     shift
     # shellcheck disable=SC2046 # words
     "$BUILD/tests/tools/blockcheck" $(blockcheck_range "$host") --time 0 \
@@ -166,7 +167,7 @@ blockcheck_start() {
         lab_failed "blockcheck on $host does not start"
 }
 
-# blockcheck_stop HOST [MS] - ends it; succeeds when its verdict is ok.
+# blockcheck_stop LOAD [MS] - ends it; succeeds when its verdict is ok.
 blockcheck_stop() {
     local name=blockcheck-$1 pid rc
     running "$name" || return 1
@@ -182,32 +183,52 @@ blockcheck_stop() {
     return "$rc"
 }
 
-# blockcheck_ok HOST [MS] - stops it: all that it saw is possible, and so is
+# blockcheck_ok LOAD [MS] - stops it: all that it saw is possible, and so is
 # what its part holds, read through every host that runs.
 blockcheck_ok() {
-    local h name="what blockcheck on $1 saw is possible"
+    local name="what blockcheck on $1 saw is possible"
     if blockcheck_stop "$@"; then
         pass "$name ($(tail -n 1 "$LAB_DIR/log/blockcheck-$1"))"
     else
         fail "$name" "$(tail -n 60 "$LAB_DIR/log/blockcheck-$1")"
         return
     fi
-    for h in "${LAB_HOSTS[@]}"; do
-        running "plugin-$h-vm" || continue
-        check "so is what its part holds when read on $h" timeout 30 \
-            "$BUILD/tests/tools/blockcheck" --verify-only \
-            --judge "$LAB_DIR/blockcheck-$1.history" "$(uri "$h")"
-    done
+    blockcheck_read "$1"
 }
 
-# blockcheck_together HOST... - stops those of hosts that were started with the
-# same --range: what they saw, taken together, is possible.
+# blockcheck_together LOAD... - stops those that were started with the same
+# --range: all of it was answered without an error, and what they saw, taken
+# together, is possible, and so is what the range holds.
 blockcheck_together() {
-    local h files=()
-    for h; do
-        blockcheck_stop "$h" # knows only a part: no verdict
-        files+=("$LAB_DIR/blockcheck-$h.history")
+    local l files=() out=$LAB_DIR/log/blockcheck-together
+    local name="what blockcheck on $* saw is possible together"
+    for l; do
+        blockcheck_stop "$l" # knows only a part: no verdict
+        check "blockcheck on $l: no request is without an answer" \
+            grep -q ', never answered 0$' "$LAB_DIR/log/blockcheck-$l"
+        files+=("$LAB_DIR/blockcheck-$l.history")
     done
-    check "what blockcheck on $* saw is possible together" \
-        "$BUILD/tests/tools/blockcheck" --judge "${files[@]}"
+    if "$BUILD/tests/tools/blockcheck" --max-errors 0 --judge "${files[@]}" \
+        >"$out" 2>&1; then
+        pass "$name ($(tail -n 1 "$out"))"
+    else
+        fail "$name" "$(tail -n 60 "$out")"
+        return
+    fi
+    blockcheck_read "$@"
+}
+
+# blockcheck_read LOAD... - a check for every host that runs: what is read there
+# now is possible after all that these loads saw together.
+blockcheck_read() {
+    local h l files=()
+    for l; do
+        files+=(--judge "$LAB_DIR/blockcheck-$l.history")
+    done
+    for h in "${LAB_HOSTS[@]}"; do
+        running "plugin-$h-vm" || continue
+        check "so is what the part of $* holds when read on $h" timeout 60 \
+            "$BUILD/tests/tools/blockcheck" --verify-only "${files[@]}" \
+            "$(uri "$h")"
+    done
 }
