@@ -158,6 +158,7 @@ begin() {
     : >"$LAB_DIR/log/tool"
     lab_start tool - "$tool" --time 60 --rate 2000 "$@" "$server"
     within 10000 ready || lab_failed "blockcheck does not begin"
+    nap "${SANITIZE:+2}500" # so that something is asked
 }
 
 ended_with() {
@@ -202,7 +203,6 @@ ended_with "what is never answered is a failure" 1 \
 liar none # nbdkit 1.32 may abort when such a client is gone: kill it frozen
 
 begin --max-stall 300
-nap 500 # so that something is asked
 kill -STOP "${LAB_PID[liar]}"
 nap 1500
 kill -CONT "${LAB_PID[liar]}"
