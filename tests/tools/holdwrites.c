@@ -232,13 +232,26 @@ match_request_locked(const struct command *c)
     return NULL;
 }
 
-/* Take it out of tgtd's poll until it is released. */
+/* tgtd polls a held socket only to send answers that it has: a LUN RESET waits
+ * for them. */
+static void
+poll_held_locked(int fd)
+{
+    const struct polled *p = &polled[fd];
+    struct epoll_event e = p->event;
+
+    e.events &= ~(uint32_t)EPOLLIN;
+    real_epoll_ctl(p->epoll, EPOLL_CTL_DEL, fd, NULL);
+    if (e.events & EPOLLOUT)
+        real_epoll_ctl(p->epoll, EPOLL_CTL_ADD, fd, &e);
+}
+
 static void
 hold_socket_locked(int fd, const struct rule *r, const struct command *c)
 {
     struct polled *p = &polled[fd];
 
-    real_epoll_ctl(p->epoll, EPOLL_CTL_DEL, fd, NULL);
+    poll_held_locked(fd);
     snprintf(p->holder, sizeof p->holder, "%s", r->name);
     snprintf(p->what, sizeof p->what, "%s %llu %llu from %s to %s",
              c->op == OP_WRITE ? "write" : "register",
@@ -283,10 +296,14 @@ epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
     p->epoll = epfd;
     if (event && p->known)
         p->event = *event;
-    if (held && op == EPOLL_CTL_DEL)
+    if (held && p->known) {
+        poll_held_locked(fd);
+    } else {
         p->holder[0] = '\0';
-    else if (!held)
         rc = real_epoll_ctl(epfd, op, fd, event);
+    }
+    if (held)
+        rc = 0; /* perhaps it was not polled */
     pthread_mutex_unlock(&lock);
     return rc;
 }
@@ -301,6 +318,7 @@ release_sockets_locked(const char *name)
             continue;
         tell("passed %s %s", name, p->what);
         p->holder[0] = '\0';
+        real_epoll_ctl(p->epoll, EPOLL_CTL_DEL, fd, NULL);
         real_epoll_ctl(p->epoll, EPOLL_CTL_ADD, fd, &p->event);
     }
 }
