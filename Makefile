@@ -68,8 +68,9 @@ obj       = $(patsubst %.c,$(BUILD)/%.o,$(1))
 # so that unit tests link the very same objects.
 MAINS     := plugin/plugin.c proxy/main.c health/detourctl.c \
              health/detour-health.c
-# RULES=1: programs for tests only, which leave rules out (common/rules.h).
-SEAM      := $(if $(RULES),,common/rules.c)
+# RULES=1: programs for tests only, which leave rules out (common/rules.h) and
+# die where they are told to (common/point.h).
+SEAM      := $(if $(RULES),,common/rules.c common/point.c)
 CPPFLAGS  += $(if $(RULES),-DDETOUR_RULES)
 lib_src   = $(filter-out $(MAINS) $(SEAM),$(call src,$(1)))
 
@@ -181,6 +182,7 @@ CHECKED   = $(foreach t,$(UNIT) $(filter-out %/lib.sh,$(SCRIPTS)),\
 	      $(if $(T),$(if $(findstring $(T),$(t)),$(t)),$(t)))
 # The ghost tests show first that they find a ghost: without the rule.
 GHOSTS    := $(wildcard tests/fault/ghost-*.sh)
+SEAMED    := $(GHOSTS) tests/fault/restart-points.sh
 .PHONY: rules ghosts
 rules:
 	$(MAKE) BUILD=$(BUILD)/rules RULES=1 all
@@ -192,7 +194,7 @@ ghosts: all rules $(TOOLS)
 
 .PHONY: check
 check: all $(TOOLS) $(filter $(UNIT),$(CHECKED)) \
-       $(if $(filter $(GHOSTS),$(CHECKED)),rules)
+       $(if $(filter $(SEAMED),$(CHECKED)),rules)
 	BUILD=$(abspath $(BUILD)) SANITIZE=$(SANITIZE) \
 	  prove --exec tests/run-one --timer $(PROVE_FLAGS) $(CHECKED)
 

@@ -47,6 +47,7 @@
 #include <string.h>
 
 #include "common/log.h"
+#include "common/point.h"
 #include "common/rules.h"
 #include "lun/epoch.h"
 #include "lun/iscsi_impl.h"
@@ -260,7 +261,10 @@ register_nexus(struct iscsi_lun *l, struct iscsi_via *via)
         pthread_mutex_unlock(&l->lock);
         return err;
     }
-    return note_register(l, via, key, iscsi_reserve_register(via, key));
+    point_pass(POINT_REGISTER);
+    err = iscsi_reserve_register(via, key);
+    point_pass(POINT_REGISTERED);
+    return note_register(l, via, key, err);
 }
 
 /* ---- joining ------------------------------------------------------------ */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/log.h"
+#include "common/point.h"
 #include "lun/iscsi_impl.h"
 
 /* SPC-5 table 69; WERO = write exclusive, registrants only */
@@ -157,9 +158,13 @@ int
 iscsi_reserve_preempt(const struct iscsi_via *via, uint64_t victim)
 {
     bool refused;
+    int err;
 
-    return reserve_out(via, "PREEMPT", SCSI_PERSISTENT_RESERVE_PREEMPT,
-                       via->key, victim, &refused);
+    point_pass(POINT_PREEMPT);
+    err = reserve_out(via, "PREEMPT", SCSI_PERSISTENT_RESERVE_PREEMPT, via->key,
+                      victim, &refused);
+    point_pass(POINT_PREEMPTED);
+    return err;
 }
 
 int
@@ -174,9 +179,11 @@ iscsi_reserve_preempt_abort(const struct iscsi_via *via, uint64_t victim)
     no_abort = l->no_abort;
     pthread_mutex_unlock(&l->lock);
     if (!no_abort) {
+        point_pass(POINT_PREEMPT);
         err = reserve_out(via, "PREEMPT AND ABORT",
                           SCSI_PERSISTENT_RESERVE_PREEMPT_AND_ABORT, via->key,
                           victim, &refused);
+        point_pass(POINT_PREEMPTED);
         if (!refused)
             return err;
         pthread_mutex_lock(&l->lock);
@@ -221,7 +228,9 @@ iscsi_reserve_lun_reset(const struct iscsi_via *via)
 
     if (!c)
         return -ENOMEM;
+    point_pass(POINT_RESET);
     err = iscsi_control_run(via->path, via->nexus, c, via->deadline_ms);
+    point_pass(POINT_WAS_RESET);
     iscsi_control_put(via->path->lun, c);
     note_reset(via->path->lun, err);
     return err;

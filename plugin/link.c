@@ -35,6 +35,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/point.h"
 #include "plugin/link_impl.h"
 
 #define BACKOFF_FIRST_MS 100
@@ -290,6 +291,7 @@ static void
 take_go(struct link *k, uint64_t now)
 {
     if (k->answer_error == 0) {
+        point_pass(POINT_GO_GRANTED);
         go_live(k);
         k->wake_ms = CLOCK_NEVER;
         return;
@@ -305,8 +307,10 @@ take_go(struct link *k, uint64_t now)
 static void
 send_go(struct link *k, uint64_t now)
 {
-    if (link_conn_ask(k, LINK_ASKS_GO, k->go_name) == 0)
+    if (link_conn_ask(k, LINK_ASKS_GO, k->go_name) == 0) {
+        point_pass(POINT_GO_SENT);
         return;
+    }
     k->answer_error = EINVAL;
     take_go(k, now);
 }

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "common/point.h"
 #include "plugin/link_impl.h"
 
 /* Returns 1 if libnbd shall forget the command now, without the caller having
@@ -195,6 +196,8 @@ link_run(struct link *k, struct link_command *c, bool *sent)
     c->n_extents = 0;
     sem_init(&w.done, 0, 0);
     r = carry_out(k, &w, sent);
+    if (r == 0 && c->op == LINK_WRITE)
+        point_pass(POINT_LINK_WRITTEN);
     sem_destroy(&w.done);
     end(k, &w);
     if (r == 0 && c->op == LINK_EXTENTS && c->n_extents == 0)

@@ -20,6 +20,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/point.h"
 #include "common/rules.h"
 #include "common/timers.h"
 
@@ -372,10 +373,13 @@ perform_open(struct router *r, const struct route_view *view, struct outcome *o)
                "a predecessor's writes are under way and there is no fence");
         return;
     }
+    point_pass(POINT_LEFT);
     rq.deadline_ms = clock_ms() + r->opt.lun->timers.open_timeout;
     e = router_add_fences(r, &rq);
+    point_pass(POINT_SAVE);
     if (e == 0)
         e = router_save(r, false, rq.peer);
+    point_pass(POINT_SAVED);
     if (e == 0)
         e = peers_open(r->peers, &rq, &r->session, why, sizeof why);
     if (e < 0) {
@@ -395,6 +399,7 @@ perform_open(struct router *r, const struct route_view *view, struct outcome *o)
     /* Its proxy has waited for what an older session had left there. */
     gate_clear(&r->gate, rq.peer, gate_serial(&r->gate));
     gate_open_peer(&r->gate, rq.peer, r->session);
+    point_pass(POINT_OPENED);
     *o = (struct outcome){.ev = {.kind = ROUTE_EV_OPENED}};
 }
 
@@ -423,18 +428,21 @@ perform_home(struct router *r, const struct route_view *view, struct outcome *o)
                "and there is no fence");
         return;
     }
+    point_pass(POINT_HOME_LEFT);
     e = register_now(r);
     if (e < 0) {
         failed(o, ROUTE_EV_HOME_FAILED, "cannot register on the LUN: %s",
                strerror(-e));
         return;
     }
+    point_pass(POINT_HOME_REGISTERED);
     e = router_fence_suspects(r, &suspect);
     if (e < 0) {
         failed(o, ROUTE_EV_HOME_FAILED, "cannot fence host %s: %s",
                suspect->name, strerror(-e));
         return;
     }
+    point_pass(POINT_HOME_FENCED);
     lun_get_status(r->lun, &st);
     if (st.registration != LUN_REGISTERED) {
         failed(o, ROUTE_EV_HOME_FAILED, "fenced again while coming home");
@@ -445,8 +453,10 @@ perform_home(struct router *r, const struct route_view *view, struct outcome *o)
         failed(o, ROUTE_EV_HOME_FAILED, "cannot save state: %s", strerror(-e));
         return;
     }
+    point_pass(POINT_HOME_SAVED);
     r->outside = false;
     gate_open_local(&r->gate, st.registration_no);
+    point_pass(POINT_HOME_OPENED);
     *o = (struct outcome){.ev = {.kind = ROUTE_EV_HOME}};
 }
 
@@ -529,6 +539,8 @@ handle(struct router *r, const struct route_event *first,
             o.ev.kind == ROUTE_EV_OPENED || o.ev.kind == ROUTE_EV_HOME;
 
         tell(r, before);
+        if (before == ROUTE_LOCAL && r->route.phase != before)
+            point_pass(POINT_LOST);
         if (route_holds(r->route.phase))
             gate_hold(&r->gate);
         publish(r, view);
@@ -697,6 +709,8 @@ register_aside(struct router *r)
     pthread_mutex_unlock(&r->lock);
     if (wanted)
         e = lun_register(r->lun, clock_ms() + REGISTER_MS);
+    if (e == 0)
+        point_pass(POINT_ASIDE);
     pthread_mutex_unlock(&r->register_lock);
     return e;
 }

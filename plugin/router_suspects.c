@@ -7,6 +7,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/point.h"
 #include "common/rules.h"
 #include "common/timers.h"
 #include "plugin/router_impl.h"
@@ -83,7 +84,9 @@ router_arrived(struct router *r)
     pthread_mutex_lock(&r->lock);
     r->nstrays = 0;
     pthread_mutex_unlock(&r->lock);
+    point_pass(POINT_FORGET);
     save_now(r);
+    point_pass(POINT_FORGOTTEN);
 }
 
 /* ---- hosts that are no peers any more ----------------------------------- */

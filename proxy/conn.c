@@ -26,6 +26,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/point.h"
 #include "proxy/nbd.h"
 #include "proxy/transmit.h"
 
@@ -477,8 +478,10 @@ live(struct conn *c, struct share *s, const struct share_request *r)
         log_info("%s: %s: %s opened it", c->name, name->lun, c->peer->name);
     enter(c, CONN_LIVE);
     e = send_out(c, clock_ms() + CONN_HANDSHAKE_MS);
-    if (!e)
+    if (!e) {
+        point_pass(POINT_GO_ANSWERED);
         peaceful = transmit(c, s, r, &x);
+    }
     share_leave(s, &c->member);
     if (peaceful)
         bow_out(c);

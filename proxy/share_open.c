@@ -14,6 +14,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/point.h"
 #include "common/rules.h"
 #include "proxy/nbd.h"
 #include "proxy/share_impl.h"
@@ -217,21 +218,27 @@ share_open(struct share *s, struct share_request *r, struct refusal *why)
 
     if (rc)
         return rc;
+    point_pass(POINT_GO_RECEIVED);
     pthread_mutex_lock(&s->lock);
     rc = check_locked(s, e->id, &r->status, why);
     r->registration_no = s->serve.registration_no;
     if (!rc && e->client[0]) {
         rc = claim_locked(s, r, why);
+        point_pass(POINT_OLDER_TOLD);
         if (!rc && rule_kept(RULE_WAIT))
             rc = wait_older_locked(s, r, why);
+        point_pass(POINT_OLDER_GONE);
     }
     if (!rc && e->nfence > 0 && rule_kept(RULE_FENCE)) {
         pthread_mutex_unlock(&s->lock);
         rc = fence_hosts(s, r, why);
+        point_pass(POINT_FENCED);
         pthread_mutex_lock(&s->lock);
     }
     if (!rc)
         rc = join_locked(s, r, why);
+    if (!rc)
+        point_pass(POINT_LET_IN);
     pthread_mutex_unlock(&s->lock);
     return rc;
 }

@@ -26,6 +26,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/point.h"
 #include "lun/error.h"
 #include "proxy/nbd.h"
 #include "proxy/outbox.h"
@@ -190,6 +191,8 @@ run(struct transmit *t, struct job *j)
     if (t->oldest == j)
         tell_oldest(t);
     lun_submit(t->queue, j->io);
+    if (j->r.type == NBD_CMD_WRITE)
+        point_pass(POINT_WRITE_SENT);
 }
 
 static void
@@ -305,6 +308,14 @@ next_part(struct transmit *t, struct job *j)
     return true;
 }
 
+static void
+succeeded(struct transmit *t, struct job *j)
+{
+    if (j->r.type == NBD_CMD_WRITE)
+        point_pass(POINT_WRITE_DONE);
+    answer(t, j, 0);
+}
+
 /* Returns how many came back. */
 static size_t
 collect(struct transmit *t)
@@ -326,7 +337,7 @@ collect(struct transmit *t)
         else if (ios[i]->error)
             failed(t, j);
         else if (whole || !next_part(t, j))
-            answer(t, j, 0);
+            succeeded(t, j);
     }
     return n;
 }
@@ -712,6 +723,8 @@ loop(struct transmit *t)
         rc = outbox_flush(&t->outbox);
         if (rc)
             end(t, TRANSMIT_BROKEN, "%s", t->opt->stream->error);
+        if (n > 0)
+            point_pass(POINT_ANSWERED);
         take_leave(t);
         if (!t->ended && n == 0 && !can_parse(t))
             sleep_until_news(t);

@@ -1,0 +1,240 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-3-Clause
+# Plugin and proxy are killed at every step of a redirect and of a return.
+#
+# Goal: wherever a program dies, its successor serves again, and what blockcheck
+# saw before, meanwhile and after is possible.
+# Timeline of each step: a under load; one of its writes is held on its way to
+# the target; both paths cut, or what else leads to the point; the program
+# kills itself there (common/point.h) and is started again, as systemd would;
+# <= 15 s a new client of a is served; the write is let go; all is healed.
+#
+# RESTART_ROUNDS=N (default 1): the first round passes all points once; the
+# others add the ways below that are marked as such.  Every other time the third
+# host is there to take over from a proxy that died.
+# RESTART_POINTS="NAME...": only these.
+
+# shellcheck source=tests/lib/ghost.sh
+. "$(dirname "$0")/../lib/ghost.sh"
+lab_enter "$@"
+
+ROUNDS=${RESTART_ROUNDS:-1}
+SERVED_MS=15000 # the limit, on a machine that does other things as well
+LOAD_AT=$((BLOCKCHECK_AT << 20))
+LOAD_SIZE=$((128 << 10)) # small: what is held is soon written anew
+
+# ROUND PROGRAM WAY POINT[:PASS]... - a program passes some points when it
+# starts already; the pass is the first one that belongs to the way.
+WAYS="1 plugin away lost left save saved go-sent go-granted opened forget:2
+1 plugin away forgotten:2 link-written:20
+1 plugin home aside home-left:2 home-registered:2 home-fenced:2 home-saved:2
+1 plugin home home-opened:2
+1 plugin reborn register registered
+1 proxy serve go-received older-told older-gone preempt:3 preempted:3 reset
+1 proxy serve was-reset fenced let-in go-answered write-sent:20 write-done:20
+1 proxy serve answered:20
+2 plugin reborn preempt preempted reset was-reset
+2 plugin reborn home-left home-registered home-fenced home-saved home-opened
+2 proxy reborn register registered preempt preempted reset was-reset"
+
+# ---- ways to a point -------------------------------------------------------------
+
+at_b() {
+    black_hole a
+    within 8000 route_is a "redirected b" || not_so "a is not redirected"
+}
+
+# The plugin of a leaves its own paths ...
+away() {
+    black_hole a
+}
+
+# ... and comes back.
+home() {
+    black_hole a
+    within 8000 route_is a "redirected *" || running plugin-a-vm ||
+        not_so "a is not redirected" || return
+    heal_paths a
+}
+
+# The proxy of b lets a in; c does not serve.
+serve() {
+    black_hole a
+}
+
+# The program is killed in the midst of its work, and what is started in its
+# place does not get far.
+reborn() {
+    [[ $PROGRAM != proxy ]] || at_b || return
+    lab_kill "$NAME" KILL
+    mortal_start
+}
+
+# ---- the one that dies -----------------------------------------------------------
+
+mortal_start() {
+    case $PROGRAM in
+    plugin) rm -f "$(socket a)" ;;
+    esac
+    DETOUR_DIE_AT=$POINT BUILD=$GHOST_REAL/rules "launch_$PROGRAM"
+}
+
+launch_plugin() {
+    lab_start plugin-a-vm a "${LAB_WRAP[@]}" nbdkit -f -U "$(socket a)" \
+        "$BUILD/nbdkit-detour-plugin.so" lun="$LAB_LUN" \
+        config="$LAB_DIR/a/detour.conf" client=vm
+}
+
+launch_proxy() {
+    lab_start proxy-b b "$BUILD/detour-proxy" --config "$LAB_DIR/b/detour.conf"
+}
+
+again() {
+    case $PROGRAM in
+    plugin) start_plugin a ;;
+    proxy) start_proxy b ;;
+    esac
+}
+
+died() {
+    gone "$NAME" && logged "$NAME" "dies at ${POINT%:*}\$"
+}
+
+# ---- one step --------------------------------------------------------------------
+
+# served - a new client of a is: it writes and reads.
+served() {
+    timeout 5 "$GHOST_REAL/tests/tools/blockcheck" --range 255m+1m --threads 1 \
+        --depth 1 --requests 8 --max-errors 0 "$(uri a)"
+}
+
+load() {
+    blockcheck_start a --range "$LOAD_AT+$LOAD_SIZE" --reconnect 30 \
+        --patience 15 --threads 2 --story 60
+}
+
+# prepare - all serve, and the program is the one that will die.
+prepare() {
+    GHOST_NO=$((GHOST_NO + 1))
+    [[ $WAY == reborn ]] || {
+        stop "$NAME"
+        : >"$LAB_DIR/log/$NAME"
+        mortal_start
+    }
+    calm || not_so "not ready" || return
+    [[ $WAY != serve && $WAY != reborn ]] || {
+        post proxy-c /drain >/dev/null
+        within 5000 peer_says a c draining || not_so "c does not drain" ||
+            return
+    }
+    load
+}
+
+# hold_one HOST - the next write of the load that comes from it.
+hold_one() {
+    hold old at=request op=write "from=$(addresses "$1")" \
+        "offset=$LOAD_AT" "count=$LOAD_SIZE" max=1
+}
+
+# step - SERVED is how long it took, from the death on.
+step() {
+    local begin
+    GHOST_WHY=
+    prepare || return
+    case $PROGRAM in
+    plugin) hold_one a && caught old || return ;;
+    proxy) hold_one b || return ;;
+    esac
+    "$WAY" || return
+    within 10000 died || not_so "does not come to this point" || return
+    begin=$(now_ms)
+    lab_kill "$NAME" KILL
+    again
+    ((C_THERE == 0)) || post proxy-c /undrain >/dev/null
+    within "$SERVED_MS" served || not_so "nobody is served" || return
+    SERVED=$(($(now_ms) - begin))
+    nap 300 # what is held is written anew
+    release old
+    settle
+    heal_paths a
+    within "$SERVED_MS" served || not_so "nobody is served after all is healed"
+}
+
+# walk POINT - both PROGRAM and WAY are set.
+walk() {
+    local name why=
+    POINT=$1
+    case $PROGRAM in
+    plugin) NAME=plugin-a-vm ;;
+    proxy) NAME=proxy-b ;;
+    esac
+    name="$PROGRAM dies at $POINT ($WAY)"
+    step || why="${GHOST_WHY:-the step failed}"
+    heal_paths a
+    release old
+    if ! blockcheck_stop a; then
+        why+=" blockcheck: $(tail -n 60 "$LAB_DIR/log/blockcheck-a")"
+    fi
+    if [[ $why ]]; then
+        fail "$name" "$why"
+        return
+    fi
+    pass "$name: served after $SERVED ms; $(
+        tail -n 1 "$LAB_DIR/log/blockcheck-a")"
+}
+
+# ---- all -------------------------------------------------------------------------
+
+no_seam() {
+    ! grep -l DETOUR_DIE_AT "$GHOST_REAL"/detour-proxy \
+        "$GHOST_REAL"/nbdkit-detour-plugin.so
+}
+
+# Every point that common/point.c knows is in the list above.
+all_points() {
+    diff <(grep -o '= "[a-z-]*"' "$LAB_TOP/common/point.c" | tr -d '= "' |
+        sort) <(awk '$1 == 1 { for (i = 4; i <= NF; i++) print $i }' \
+        <<<"$WAYS" | sed 's/:.*//' | sort -u)
+}
+
+# find_ghost - a step whose peers leave out what cuts off the held write.
+find_ghost() {
+    local rc
+    PROGRAM=plugin NAME=plugin-a-vm WAY=away POINT=lost
+    export DETOUR_LEAVE_OUT=fence
+    BUILD=$GHOST_REAL/rules start_proxy b
+    BUILD=$GHOST_REAL/rules start_proxy c
+    unset DETOUR_LEAVE_OUT
+    step
+    rc=$?
+    ! blockcheck_stop a || rc=1
+    kill_proxy b
+    kill_proxy c
+    return "$rc"
+}
+
+asked_for() {
+    [[ ! ${RESTART_POINTS-} || " $RESTART_POINTS " == *" $1 "* ]]
+}
+
+ghost_up
+check "no program dies on order but those for tests" no_seam
+check "all points are walked through" all_points
+if find_ghost && logged blockcheck-a '^faults  *older value'; then
+    pass "blockcheck finds a ghost when there is one"
+else
+    fail "blockcheck finds a ghost when there is one" \
+        "$GHOST_WHY"$'\n'"$(cat "$LAB_DIR/log/blockcheck-a")"
+fi
+for ((i = 1; i <= ROUNDS; i++)); do
+    C_THERE=$(((i + 1) % 2))
+    while read -r round PROGRAM WAY points; do
+        ((round <= i)) || continue
+        for point in $points; do
+            asked_for "${point%:*}" || continue
+            C_THERE=$((1 - C_THERE))
+            walk "$point"
+        done
+    done <<<"$WAYS"
+done
+lab_end
