@@ -13,6 +13,7 @@
 byte nexus[HOSTS];
 bool key[HOSTS];      /* on the LUN: that of the present nexus */
 bool grave[HOSTS];    /* on the LUN: that of the dead one */
+bool dirty[HOSTS];    /* the dead one may hold a write */
 bool missing[HOSTS];  /* the dead one's REGISTER has not landed */
 bool mourned[HOSTS];  /* the dead one was a member of the registration of now */
 bool held[HOSTS];     /* there is a registration */
@@ -38,7 +39,8 @@ byte late[HOSTS];     /* of somebody else, at this host */
 #define may_die(h)      (closed(h) && !old[h].net && !old[h].lun)
 
 #ifdef NO_RULE_ANSWER
-#define writes_through(h) (held[h] && nexus[h] != FRESH)
+#define writes_through(h) \
+    (held[h] && (nexus[h] == MEMBER || nexus[h] == SENT))
 #else
 #define writes_through(h) (held[h] && nexus[h] == MEMBER)
 #endif
@@ -46,7 +48,9 @@ byte late[HOSTS];     /* of somebody else, at this host */
 #define can_submit(h) writes_through(h)
 #define buried(h)     true
 #else
-#define can_submit(h) (writes_through(h) && buried(h))
+#define can_submit(h) \
+    (writes_through(h) && !old[h].net && !old[h].lun && \
+     (closed(h) || !dirty[h]))
 #define buried(h)     (closed(h) && !old[h].net && !old[h].lun)
 #endif
 #ifdef NO_RULE_DRAIN
@@ -63,13 +67,27 @@ inline begin(h)
     nexus[h] = MEMBER; key[h] = true; held[h] = true
 }
 
+/* The client's write, if it went over the present nexus: that copy becomes
+ * an orphan there, and the write waits for another nexus. */
+inline lose_live(h)
+{
+    if
+    :: place == h && live == NET -> orphan(own[h].net, cur); live = WAIT
+    :: place == h && live == LUN -> orphan(own[h].lun, cur); live = WAIT
+    :: place == h && (live == DONE || live == GONE) -> live = WAIT
+    :: else
+    fi
+}
+
 /* The present nexus dies: it becomes the grave if its key is there, or may
  * come; else what is in the network can only meet a conflict. */
 inline nexus_dies(h)
 {
+    lose_live(h);
     if
     :: key[h] || nexus[h] == SENT ->
         grave[h] = key[h];
+        dirty[h] = own[h].net || own[h].lun || (place == h && live == WAIT);
         missing[h] = (nexus[h] == SENT);
         mourned[h] = held[h] && nexus[h] == MEMBER;
         age_aim(H, h); age_aim(A, h); age_aim(B, h);
@@ -94,15 +112,19 @@ inline age_aim(f, h)
 
 inline close_grave(h)
 {
-    grave[h] = false; mourned[h] = false;
+    grave[h] = false; mourned[h] = false; dirty[h] = false;
     old[h].net = 0 /* it can only meet a conflict */
 }
 
-/* All nexuses are given up with the registration. */
+/* All nexuses are given up with the registration, and no write outlives it. */
 inline forget(h)
 {
     if
     :: nexus[h] != FRESH && (closed(h) || !key[h]) -> nexus_dies(h)
+    :: else
+    fi;
+    if
+    :: place == h && live == WAIT -> live = GONE
     :: else
     fi;
     held[h] = false; mourned[h] = false
@@ -118,9 +140,11 @@ inline process_dies(h)
 
 #ifdef NO_RULE_EPOCH
 #define SAME || true
+#define TWIN_AT(h) || twin[h]
 #define stands(h) (grave[h] || twin[h])
 #else
 #define SAME
+#define TWIN_AT(h)
 #define stands(h) (grave[h] && mourned[h])
 #endif
 
@@ -153,9 +177,9 @@ inline drop_aim(f, v)
 inline look(f, v)
 {
     if
-    :: !key[v] && !grave[v] -> cut_off(f, v)
+    :: !(key[v] || grave[v] TWIN_AT(v)) -> cut_off(f, v)
     :: key[v] -> aimed[f] = THIS + (grave[v] -> 0 : LAST)
-    :: grave[v] -> aimed[f] = DEAD + (key[v] -> 0 : LAST)
+    :: grave[v] TWIN_AT(v) -> aimed[f] = DEAD + (key[v] -> 0 : LAST)
     fi
 }
 

@@ -17,14 +17,7 @@
     /* a path breaks */ \
     :: atomic { fault && nexus[h] != FRESH && closed(h) && \
                 !old[h].net && !old[h].lun -> \
-           faults--; \
-           if \
-           :: place == h && live == NET -> old[h].net = bit(cur); live = WAIT \
-           :: place == h && live == LUN -> old[h].lun = bit(cur); live = WAIT \
-           :: place == h && (live == DONE || live == GONE) -> live = WAIT \
-           :: else \
-           fi; \
-           nexus_dies(h) } \
+           faults--; nexus_dies(h) } \
     :: atomic { live == WAIT && place == h && can_submit(h) -> live = NET } \
     /* begin a registration, or join: a REGISTER leaves */ \
     :: atomic { running && !held[h] && wants(h) && nexus[h] == FRESH && \
