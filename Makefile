@@ -224,7 +224,8 @@ bench: all $(TOOLS) $(BENCH)
 asan:
 	$(MAKE) BUILD=$(BUILD)/asan SANITIZE=address,undefined check
 tsan:
-	$(MAKE) BUILD=$(BUILD)/tsan SANITIZE=thread check
+	TSAN_OPTIONS="suppressions=$(CURDIR)/tests/lib/tsan.supp $(TSAN_OPTIONS)" \
+	  $(MAKE) BUILD=$(BUILD)/tsan SANITIZE=thread check
 check-valgrind: tests
 	BUILD=$(abspath $(BUILD)) VALGRIND=1 \
 	  prove --exec tests/run-one --timer $(PROVE_FLAGS) $(UNIT)
