@@ -56,7 +56,7 @@ expect_no_error a
 stop_proxy b
 ip -n b addr del "$(address b net2)/24" dev net2
 start_proxy b
-ip -n b addr add "$(address b net2)/24" dev net2
+ip -n b addr add "$(address b net2)/24" dev net2 nodad
 check "an address that came late is served" within 5000 in_host a timeout 10 \
     nbdinfo --size "${uri/"$(address b net1)"/"$(address b net2)"}"
 lab_end

@@ -260,7 +260,7 @@ address() {
 
 # machine_up NAME NETWORK... - a namespace with one cable to each network.
 machine_up() {
-    local name=$1 n
+    local name=$1 n ip dad=
     shift
     {
         echo "netns add $name"
@@ -272,7 +272,11 @@ machine_up() {
     {
         echo "link set lo up"
         for n; do
-            echo "addr add $(address "$name" "$n")/24 dev $n"
+            ip=$(address "$name" "$n")
+            # an IPv6 address is of use at once only without the search for
+            # others that have it
+            [[ $ip == *:* ]] && dad=nodad
+            echo "addr add $ip/24 dev $n $dad"
             echo "link set $n up"
         done
     } | ip -n "$name" -batch -
