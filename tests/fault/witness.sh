@@ -42,7 +42,8 @@ cp "$image" "$image.old"
 check "the second run goes on from the first" run
 check "and is there as well" compare
 # one block of the older image that the second run wrote again
-block=$(cmp -l "$image" "$image.old" | awk 'NR == 1 { print int(($1 - 1) / 4096) }')
+block=$(cmp -l "$image" "$image.old" |
+    awk '$3 != 0 { print int(($1 - 1) / 4096); exit }')
 dd if="$image.old" of="$image" bs=4096 count=1 skip="$block" seek="$block" \
     conv=notrunc status=none
 check_fails "an older write is found" "block $block .*: an older write" compare
