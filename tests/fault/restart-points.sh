@@ -73,20 +73,9 @@ reborn() {
 # ---- the one that dies -----------------------------------------------------------
 
 mortal_start() {
-    case $PROGRAM in
-    plugin) rm -f "$(socket a)" ;;
-    esac
-    DETOUR_DIE_AT=$POINT BUILD=$GHOST_REAL/rules "launch_$PROGRAM"
-}
-
-launch_plugin() {
-    lab_start plugin-a-vm a "${LAB_WRAP[@]}" nbdkit -f -U "$(socket a)" \
-        "$BUILD/nbdkit-detour-plugin.so" lun="$LAB_LUN" \
-        config="$LAB_DIR/a/detour.conf" client=vm
-}
-
-launch_proxy() {
-    lab_start proxy-b b "$BUILD/detour-proxy" --config "$LAB_DIR/b/detour.conf"
+    local host=a
+    [[ $PROGRAM == plugin ]] || host=b
+    DETOUR_DIE_AT=$POINT BUILD=$GHOST_REAL/rules "launch_$PROGRAM" "$host"
 }
 
 again() {
