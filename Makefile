@@ -27,10 +27,10 @@ HARDEN   := -fsanitize=$(SANITIZE) -fno-sanitize-recover=undefined
 endif
 
 # Libraries by what uses them; pkg-config finds them.
-DEPS_common  := inih jansson
+DEPS_common  := inih jansson libnbd
 DEPS_lun     := liburing libiscsi blkid libudev
 DEPS_health  := libmicrohttpd gnutls jansson libcurl
-DEPS_plugin  := nbdkit libnbd
+DEPS_plugin  := nbdkit
 DEPS_proxy   := openssl
 DEPS_tests   := cmocka
 DEPS_all     := $(sort $(DEPS_common) $(DEPS_lun) $(DEPS_health) \
@@ -59,7 +59,7 @@ pkg_libs = $(shell pkg-config --libs $(1))
 
 CPPFLAGS += -I. -D_GNU_SOURCE -DDETOUR_VERSION='"$(VERSION)"' $(PKG_CFLAGS)
 CFLAGS   += -std=gnu11 $(OPT) $(WARNINGS) $(HARDEN) -fPIC -pthread
-LDFLAGS  += -pthread $(if $(SANITIZE),-fsanitize=$(SANITIZE),-Wl,-z,relro,-z,now)
+LDFLAGS  += -pthread -Wl,--as-needed $(if $(SANITIZE),-fsanitize=$(SANITIZE),-Wl,-z,relro,-z,now)
 
 src       = $(wildcard $(1)/*.c)
 obj       = $(patsubst %.c,$(BUILD)/%.o,$(1))
@@ -112,18 +112,17 @@ $(BUILD)/%.o: %.c
 $(PLUGIN): $(BUILD)/plugin/plugin.o $(BUILD)/libplugin.a $(BUILD)/libhealth.a \
 	   $(BUILD)/liblun.a $(BUILD)/libcommon.a
 	$(CC) -shared $(LDFLAGS) -Wl,-Bsymbolic -o $@ $^ \
-	  $(call pkg_libs,libnbd libmicrohttpd $(DEPS_lun) $(DEPS_common))
+	  $(call pkg_libs,libmicrohttpd $(DEPS_lun) $(DEPS_common))
 
 $(PROXY): $(BUILD)/proxy/main.o $(BUILD)/libproxy.a $(BUILD)/libhealth.a \
 	  $(BUILD)/liblun.a $(BUILD)/libcommon.a
 	$(CC) $(LDFLAGS) -o $@ $^ \
 	  $(call pkg_libs,$(DEPS_proxy) libmicrohttpd $(DEPS_lun) $(DEPS_common))
 
-# It asks peers as a plugin does: by its links.
 $(CTL): $(BUILD)/health/detourctl.o $(BUILD)/libhealth.a \
-	$(BUILD)/libplugin.a $(BUILD)/liblun.a $(BUILD)/libcommon.a
+	$(BUILD)/liblun.a $(BUILD)/libcommon.a
 	$(CC) $(LDFLAGS) -o $@ $^ \
-	  $(call pkg_libs,libnbd $(DEPS_health) $(DEPS_lun) $(DEPS_common))
+	  $(call pkg_libs,$(DEPS_health) $(DEPS_lun) $(DEPS_common))
 
 $(HEALTH): $(BUILD)/health/detour-health.o $(BUILD)/libhealth.a \
 	   $(BUILD)/libcommon.a

@@ -16,8 +16,8 @@
 #include "health/ctl_client.h"
 #include "health/ctl_cluster.h"
 #include "health/fields.h"
-#include "plugin/link.h"
-#include "plugin/tlsdir.h"
+#include "common/link.h"
+#include "common/tlsdir.h"
 
 #define CONNECT_MS 5000
 /* Seconds; the second is how far a new certificate is dated back. */

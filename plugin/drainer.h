@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "plugin/link.h"
+#include "common/link.h"
 
 struct drainer;
 

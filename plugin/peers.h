@@ -12,7 +12,7 @@
 #include "common/config.h"
 #include "common/export.h"
 #include "lun/lun.h"
-#include "plugin/link.h"
+#include "common/link.h"
 #include "plugin/route.h"
 
 struct peers;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* What the parts of the router share: its state, and who guards what.
  *
- * router.c performs, router_order.c takes orders, router_status.c tells,
- * router_suspects.c knows through whom writes of ours may still travel.
+ * router.c performs, router_start.c begins and ends it, router_order.c takes
+ * orders, router_status.c tells, router_lun.c knows the LUN's looks,
+ * router_suspects.c through whom writes of ours may still travel.
  */
 #ifndef DETOUR_PLUGIN_ROUTER_IMPL_H
 #define DETOUR_PLUGIN_ROUTER_IMPL_H
@@ -14,7 +15,7 @@
 #include "plugin/peers.h"
 #include "plugin/router.h"
 #include "plugin/state.h"
-#include "plugin/tlsdir.h"
+#include "common/tlsdir.h"
 
 #define REGISTER_MS                                                            \
     1000               /* one try to register or fence; a stop waits for it    \
@@ -94,6 +95,12 @@ struct router {
     uint64_t started_ms;
 };
 
+static inline const char *
+router_lun_name(const struct router *r)
+{
+    return r->opt.lun->name;
+}
+
 /* router_post - append an event for the router's thread.
  *
  * An order replaces the one that waits.  A report must not be lost: its
@@ -103,6 +110,19 @@ void router_post(struct router *r, const struct posted *ev);
 
 /* router_is_closing - are we told to end?  threads: any */
 bool router_is_closing(struct router *r);
+
+/* ---- router.c ------------------------------------------------------------ */
+
+/* router_thread, router_registrar - the two threads, for pthread_create; the
+ * first ends when closing is set, the second with stopping. */
+void *router_thread(void *opaque);
+void *router_registrar(void *opaque);
+
+/* ---- router_lun.c -------------------------------------------------------- */
+
+/* router_learn - size and identity, from our own paths first; what they say is
+ * kept for the successor.  The router's thread only. */
+void router_learn(struct router *r, const struct lun_status *st);
 
 /* ---- router_suspects.c; the router's thread only, or before it is ------- */
 

@@ -14,12 +14,6 @@
 
 #define DRAIN_RETRY_MS 1000 /* between two questions to peers */
 
-static const char *
-lun_name(const struct router *r)
-{
-    return r->opt.lun->name;
-}
-
 static bool
 suspected(const struct router *r, int peer)
 {
@@ -63,7 +57,7 @@ router_save(struct router *r, bool local, int peer)
     if (e < 0)
         log_error("lun %s: cannot save the route's state in %s: %s; no route "
                   "is opened without it",
-                  lun_name(r), r->opt.cfg->statedir, strerror(-e));
+                  router_lun_name(r), r->opt.cfg->statedir, strerror(-e));
     return e;
 }
 
@@ -119,13 +113,13 @@ add_stray(struct router *r, const char *name)
     if (s->host && r->route_opt.reservations)
         log_warning("lun %s: host %s may hold writes of ours and is no peer "
                     "any more: it will be fenced",
-                    lun_name(r), name);
+                    router_lun_name(r), name);
     else
         log_error("lun %s: host %s may hold writes of ours and can neither be "
                   "fenced nor asked: nothing is served before it is a peer "
                   "again, or is powered off and 'detourctl confirm-dead %s' "
                   "says so",
-                  lun_name(r), name, name);
+                  router_lun_name(r), name, name);
 }
 
 void
@@ -184,7 +178,7 @@ fence(struct router *r, const struct config_host *host)
     if (router_is_closing(r))
         return -ESHUTDOWN;
     log_warning("lun %s: fencing host %s: it may hold writes of ours",
-                lun_name(r), host->name);
+                router_lun_name(r), host->name);
     return lun_fence(r->lun, host->number, clock_ms() + REGISTER_MS);
 }
 
@@ -229,12 +223,12 @@ hear_answer(struct router *r)
         return;
     r->drain.next_ms = clock_ms() + (e < 0 ? DRAIN_RETRY_MS : 0);
     if (e < 0) {
-        log_debug("lun %s: writes of ours at %s: no answer: %s", lun_name(r),
-                  host, strerror(-e));
+        log_debug("lun %s: writes of ours at %s: no answer: %s",
+                  router_lun_name(r), host, strerror(-e));
         return;
     }
-    log_info("lun %s: all writes of ours at %s have come back", lun_name(r),
-             host);
+    log_info("lun %s: all writes of ours at %s have come back",
+             router_lun_name(r), host);
     cleared(r, r->drain.peer, r->drain.serial);
 }
 
@@ -313,7 +307,7 @@ forget_dead(struct router *r)
         return;
     log_warning("lun %s: host %s is dead, says %s: it is believed to hold no "
                 "writes of ours any more",
-                lun_name(r), name, by);
+                router_lun_name(r), name, by);
     peer = peers_find(r->peers, name);
     if (peer == ROUTE_SELF)
         forget_stray(r, name);

@@ -28,7 +28,7 @@
 #include <cmocka.h>
 
 #include "common/clock.h"
-#include "plugin/link.h"
+#include "common/link.h"
 
 #define UNUSED __attribute__((unused))
 

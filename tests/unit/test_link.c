@@ -5,7 +5,7 @@
 #include <sched.h>
 #include <sys/ioctl.h>
 
-#include "plugin/link_impl.h"
+#include "common/link_impl.h"
 #include "tests/unit/link_peer.h"
 
 struct fixture {

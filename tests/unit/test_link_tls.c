@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Links over TLS to nbdkit: whom they trust and whom not, and what a slow,
  * stopped or killed server does to them. */
-#include "plugin/tlsdir.h"
+#include "common/tlsdir.h"
 #include "tests/unit/link_peer.h"
 
 /* Our CA with certificates for: a server at 127.0.0.1, one at 127.0.0.9, one

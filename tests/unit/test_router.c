@@ -25,7 +25,7 @@
 #include "plugin/peers.h"
 #include "plugin/router.h"
 #include "plugin/state.h"
-#include "plugin/tlsdir.h"
+#include "common/tlsdir.h"
 
 #define GIB         (UINT64_C(1) << 30)
 #define PATIENCE_MS 10000

@@ -17,7 +17,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#include "plugin/tlsdir.h"
+#include "common/tlsdir.h"
 
 static const struct tlsdir_files files = {
     .ca = "/etc/d/ca.pem",

@@ -36,7 +36,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/point.h"
-#include "plugin/link_impl.h"
+#include "common/link_impl.h"
 
 #define BACKOFF_FIRST_MS 100
 #define BACKOFF_MOST_MS  1000

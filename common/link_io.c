@@ -14,7 +14,7 @@
 
 #include "common/clock.h"
 #include "common/point.h"
-#include "plugin/link_impl.h"
+#include "common/link_impl.h"
 
 /* Returns 1 if libnbd shall forget the command now, without the caller having
  * to take its lock again.  But not inside the call that issues it: when that

@@ -19,7 +19,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
-#include "plugin/link_impl.h"
+#include "common/link_impl.h"
 
 /* How long the peer may take to close after NBD_CMD_DISC. */
 #define FAREWELL_MS 200

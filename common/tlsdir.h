@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* The directory of certificates that libnbd wants, made of the configured
  * files. */
-#ifndef DETOUR_PLUGIN_TLSDIR_H
-#define DETOUR_PLUGIN_TLSDIR_H
+#ifndef DETOUR_COMMON_TLSDIR_H
+#define DETOUR_COMMON_TLSDIR_H
 
 struct tlsdir;
 

@@ -17,7 +17,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "plugin/tlsdir.h"
+#include "common/tlsdir.h"
 
 #define PREFIX "tls."
 

@@ -4,8 +4,8 @@
  * Each link has a thread of its own that runs libnbd's state machine and is
  * the only one to poll its socket; commands are issued from any thread.
  */
-#ifndef DETOUR_PLUGIN_LINK_H
-#define DETOUR_PLUGIN_LINK_H
+#ifndef DETOUR_COMMON_LINK_H
+#define DETOUR_COMMON_LINK_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -8,8 +8,8 @@
  * Lock order: libnbd's own handle lock, then k->lock (libnbd calls us back
  * with its lock held).  So no libnbd call is made with k->lock held.
  */
-#ifndef DETOUR_PLUGIN_LINK_IMPL_H
-#define DETOUR_PLUGIN_LINK_IMPL_H
+#ifndef DETOUR_COMMON_LINK_IMPL_H
+#define DETOUR_COMMON_LINK_IMPL_H
 
 #include <pthread.h>
 #include <semaphore.h>
@@ -22,7 +22,7 @@
 
 #include <libnbd.h>
 
-#include "plugin/link.h"
+#include "common/link.h"
 
 #define LINK_TEXT_MAX sizeof(((struct link_status *)0)->error)
 
