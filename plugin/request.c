@@ -15,15 +15,17 @@
 
 #include "common/clock.h"
 #include "lun/error.h"
-#include "plugin/link.h"
+#include "common/link.h"
 #include "plugin/orphans.h"
 #include "plugin/peers.h"
 
-/* An EIO of our own paths may be the LUN's word or that of paths that die.  A
- * peer would tell them apart: its proxy answers with nothing but the LUN's own
- * errors.  Without a peer it is believed after this many tries, each of them
- * on a route that was opened anew, which a probe that succeeded goes before. */
-#define DOUBTS_MAX 5
+/* An EIO may be the LUN's word or that of paths that die.  A peer's counts for
+ * more, since its proxy reads the LUN's first block before it says so: it is
+ * believed the second time, or after one of our own paths.  Without a peer our
+ * own paths are believed after this many tries, each of them on a route that
+ * was opened anew, which a probe that succeeded goes before. */
+#define DOUBTS_MAX      5
+#define DOUBTS_MAX_PEER 2
 
 #define EXTENTS_MS 500 /* then a range counts as allocated */
 
@@ -45,7 +47,7 @@ struct attempt {
     struct gate_request rq;
     int answer;
     unsigned limit_ms;
-    unsigned doubts; /* how often our own paths said EIO, or the like */
+    unsigned doubts; /* how often a route said EIO, or the like */
 };
 
 /* What a worker keeps from one request to the next; each or NULL. */
@@ -291,13 +293,27 @@ run_local(struct attempt *a)
 
 /* ---- through a peer ---------------------------------------------------- */
 
-/* Nothing but -ENOTCONN leaves it open whether the LUN was changed. */
+/* It came back to the proxy with EIO: no range to wait for, but a carrier to be
+ * fenced before another one takes over, as after an error of our own paths. */
+static enum outcome
+doubt_peer(struct attempt *a, int e)
+{
+    struct orphan *unused = a->rq.orphan;
+
+    a->rq.orphan = NULL;
+    gate_leave(router_gate(a->router), &a->rq, a->rq.writes);
+    a->rq.orphan = unused;
+    return ++a->doubts < DOUBTS_MAX_PEER ? AGAIN : answer(a, e);
+}
+
 static enum outcome
 judge_peer(struct attempt *a, int e, bool sent)
 {
     struct gate *g = router_gate(a->router);
     uint64_t serial = a->rq.route.serial;
 
+    if (e == -EIO)
+        return doubt_peer(a, e);
     gate_leave(g, &a->rq, e == -ENOTCONN && sent && a->rq.writes);
     switch (e) {
     case -ENOTCONN:
@@ -309,7 +325,7 @@ judge_peer(struct attempt *a, int e, bool sent)
     case -ENOMEM:
         router_report_error(a->router, ROUTE_EV_PEER_ERROR, serial, e);
         return AGAIN;
-    default: /* of the LUN or the request: its proxy answers no others */
+    default: /* done, or an error that leaves nothing open */
         return answer(a, e);
     }
 }

@@ -22,8 +22,9 @@ struct request {
  * limit_ms: how long it may be held without a route; 0: for ever
  *
  * errors:  -errno as the LUN answered (docs/design.md section 8: one that
- *          cannot be a path's, or -EIO of our own paths again and again); -EINVAL
- *          misaligned or out of range; -EIO held too long; -ESHUTDOWN
+ *          cannot be a path's, or -EIO from a peer twice, or from our own
+ *          paths again and again); -EINVAL misaligned or out of range; -EIO
+ *          held too long; -ESHUTDOWN
  * owns:    q and its data stay the caller's and are never touched after the
  *          return
  * threads: many at once; the calling thread keeps a queue of its own

@@ -781,7 +781,7 @@ test_request_peer_without_memory_is_left(void **state)
 static void
 test_request_peers_word_is_passed_at_once(void **state)
 {
-    static const int errors[] = {EIO, ENOSPC, EINVAL, EPERM, EOVERFLOW};
+    static const int errors[] = {ENOSPC, EINVAL, EPERM, EOVERFLOW};
 
     (void)state;
     ROUTES(GATE_PEER);
@@ -792,6 +792,56 @@ test_request_peers_word_is_passed_at_once(void **state)
     }
     assert_int_equal(t.nreports, 0);
     assert_false(gate_dirty(&t.gate));
+}
+
+/* One that was never on our own paths: the peer is asked twice. */
+static void
+test_request_peers_doubtful_word_is_believed_the_second_time(void **state)
+{
+    static const enum lun_op ops[] = {LUN_READ, LUN_WRITE, LUN_FLUSH, LUN_ZERO};
+
+    (void)state;
+    ROUTES(GATE_PEER);
+    for (size_t i = 0; i < sizeof ops / sizeof *ops; i++) {
+        uint64_t count = ops[i] == LUN_FLUSH ? 0 : 512;
+
+        t.next_answer = 0;
+        ANSWERS({.error = -EIO});
+        assert_int_equal(run(ops[i], 0, count), 0);
+        ANSWERS({.error = -EIO}, {.error = -EIO});
+        t.next_answer = 0;
+        assert_int_equal(run(ops[i], 0, count), -EIO);
+    }
+    assert_int_equal(t.nreports, 0); /* the VMs' other requests go on there */
+}
+
+/* The proxy's kernel may have given up a write that the target still has: the
+ * peer is fenced before another route takes over. */
+static void
+test_request_peers_doubtful_word_leaves_a_suspect(void **state)
+{
+    (void)state;
+    ROUTES(GATE_PEER);
+    ANSWERS({.error = -EIO});
+    assert_int_equal(run(LUN_READ, 0, 512), 0);
+    assert_false(gate_dirty(&t.gate));
+    t.next_answer = 0;
+    ANSWERS({.error = -EIO});
+    assert_int_equal(run(LUN_WRITE, 0, 512), 0);
+    assert_true(gate_dirty(&t.gate));
+}
+
+/* It has come back: nobody waits for its range. */
+static void
+test_request_peers_doubtful_word_leaves_no_range(void **state)
+{
+    (void)state;
+    t.by_range = true;
+    ROUTES(GATE_PEER);
+    ANSWERS({.error = -EIO}, {.error = -EIO});
+    assert_int_equal(run(LUN_WRITE, 0, 512), -EIO);
+    assert_int_equal(orphans(), 0);
+    assert_true(gate_dirty(&t.gate));
 }
 
 static void
@@ -1092,6 +1142,9 @@ main(void)
         TEST(test_request_draining_peer_did_not_carry_it_out),
         TEST(test_request_peer_without_memory_is_left),
         TEST(test_request_peers_word_is_passed_at_once),
+        TEST(test_request_peers_doubtful_word_is_believed_the_second_time),
+        TEST(test_request_peers_doubtful_word_leaves_a_suspect),
+        TEST(test_request_peers_doubtful_word_leaves_no_range),
         TEST(test_request_flags_reach_the_peer),
         TEST(test_request_large_ones_are_split),
         TEST(test_request_stops_at_the_first_piece_that_fails),
