@@ -1,21 +1,16 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* detour-health: tells over HTTP how detour fares on this host. */
 #include <errno.h>
-#include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "common/config.h"
+#include "common/daemon.h"
 #include "common/log.h"
 #include "health/endpoint.h"
 #include "health/gather.h"
-
-struct options {
-    const char *config;
-    bool debug, check;
-};
 
 static const char usage[] =
     "Usage: detour-health [--config FILE] [--debug] [--check]\n"
@@ -29,50 +24,6 @@ static const char usage[] =
     "  --check        check the configuration, then exit\n"
     "  --version      print the version, then exit\n"
     "  --help         print this, then exit\n";
-
-/* Returns -1 to go on, or an exit status. */
-static int
-parse(int argc, char **argv, struct options *o)
-{
-    static const struct option longs[] = {
-        {"config", required_argument, NULL, 'c'},
-        {"debug", no_argument, NULL, 'd'},
-        {"check", no_argument, NULL, 'n'},
-        {"version", no_argument, NULL, 'V'},
-        {"help", no_argument, NULL, 'h'},
-        {0},
-    };
-    int opt;
-
-    while ((opt = getopt_long(argc, argv, "", longs, NULL)) != -1) {
-        switch (opt) {
-        case 'c':
-            o->config = optarg;
-            break;
-        case 'd':
-            o->debug = true;
-            break;
-        case 'n':
-            o->check = true;
-            break;
-        case 'V':
-            puts("detour-health " DETOUR_VERSION);
-            return 0;
-        case 'h':
-            fputs(usage, stdout);
-            return 0;
-        default:
-            fputs("Try detour-health --help.\n", stderr);
-            return 2;
-        }
-    }
-    if (optind < argc) {
-        fprintf(stderr, "detour-health: unexpected argument: %s\n",
-                argv[optind]);
-        return 2;
-    }
-    return -1;
-}
 
 static int
 run(const struct config *c, const sigset_t *ends)
@@ -100,8 +51,8 @@ run(const struct config *c, const sigset_t *ends)
 int
 main(int argc, char **argv)
 {
-    struct options o = {.config = CONFIG_DEFAULT_FILE};
-    int status = parse(argc, argv, &o);
+    struct daemon_options o = {.config = CONFIG_DEFAULT_FILE};
+    int status = daemon_options(argc, argv, "detour-health", usage, &o);
     struct config *c;
     sigset_t ends;
 

@@ -2,7 +2,6 @@
 /* detour-proxy: serves this host's LUNs to authenticated peers. */
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <poll.h>
 #include <signal.h>
 #include <stddef.h>
@@ -18,6 +17,7 @@
 
 #include "common/clock.h"
 #include "common/config.h"
+#include "common/daemon.h"
 #include "common/listen.h"
 #include "common/log.h"
 #include "health/control.h"
@@ -36,11 +36,6 @@
 /* After accept() found no descriptor or no memory. */
 #define ACCEPT_PAUSE_MS 100
 
-struct options {
-    const char *config;
-    bool debug, check;
-};
-
 static const char usage[] =
     "Usage: detour-proxy [--config FILE] [--debug] [--check]\n"
     "       detour-proxy --version | --help\n"
@@ -52,50 +47,6 @@ static const char usage[] =
     "  --check        check configuration and certificates, then exit\n"
     "  --version      print the version, then exit\n"
     "  --help         print this, then exit\n";
-
-/* Returns -1 to go on, or an exit status. */
-static int
-parse(int argc, char **argv, struct options *o)
-{
-    static const struct option longs[] = {
-        {"config", required_argument, NULL, 'c'},
-        {"debug", no_argument, NULL, 'd'},
-        {"check", no_argument, NULL, 'n'},
-        {"version", no_argument, NULL, 'V'},
-        {"help", no_argument, NULL, 'h'},
-        {0},
-    };
-    int opt;
-
-    while ((opt = getopt_long(argc, argv, "", longs, NULL)) != -1) {
-        switch (opt) {
-        case 'c':
-            o->config = optarg;
-            break;
-        case 'd':
-            o->debug = true;
-            break;
-        case 'n':
-            o->check = true;
-            break;
-        case 'V':
-            puts("detour-proxy " DETOUR_VERSION);
-            return 0;
-        case 'h':
-            fputs(usage, stdout);
-            return 0;
-        default:
-            fputs("Try detour-proxy --help.\n", stderr);
-            return 2;
-        }
-    }
-    if (optind < argc) {
-        fprintf(stderr, "detour-proxy: unexpected argument: %s\n",
-                argv[optind]);
-        return 2;
-    }
-    return -1;
-}
 
 /* Held as long as the process lives; the kernel lets go of it. */
 static bool
@@ -310,8 +261,8 @@ check(const struct config *c)
 int
 main(int argc, char **argv)
 {
-    struct options o = {.config = CONFIG_DEFAULT_FILE};
-    int status = parse(argc, argv, &o), signals;
+    struct daemon_options o = {.config = CONFIG_DEFAULT_FILE};
+    int status = daemon_options(argc, argv, "detour-proxy", usage, &o), signals;
     struct config *c;
 
     if (status >= 0)
