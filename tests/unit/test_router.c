@@ -676,6 +676,28 @@ test_router_lost_peer_is_fenced_on_the_way_home(void **state)
     assert_int_equal(count(&t.closes), 1);
 }
 
+/* It answered a write with EIO, and nothing else is wrong with it: a planned
+ * return, but what its kernel gave up may still be on its way. */
+static void
+test_router_peer_that_failed_a_write_is_fenced_on_the_way_home(void **state)
+{
+    struct gate_request rq = {.writes = true, .count = 512};
+    char err[256];
+
+    (void)state;
+    t.ready[0] = true;
+    start();
+    eventually(where() == GATE_LOCAL);
+    assert_int_equal(router_redirect(router, "b", err, sizeof err), 0);
+    eventually(where() == GATE_PEER);
+    assert_int_equal(gate_enter(router_gate(router), &rq, 0), 0);
+    gate_leave(router_gate(router), &rq, true);
+    gate_finish(router_gate(router), &rq);
+    router_return(router);
+    eventually(where() == GATE_LOCAL);
+    assert_int_equal(count(&t.fenced), 1u << hosts[1].number);
+}
+
 static void
 test_router_fenced_registers_anew(void **state)
 {
@@ -1136,6 +1158,7 @@ main(void)
         TEST(test_router_lost_write_fences_ourselves),
         TEST(test_router_clean_move_fences_nobody),
         TEST(test_router_lost_peer_is_fenced_on_the_way_home),
+        TEST(test_router_peer_that_failed_a_write_is_fenced_on_the_way_home),
         TEST(test_router_fenced_registers_anew),
         TEST(test_router_stays_connected_to_its_suspects),
         TEST(test_router_drain_asks_the_lost_peer_aside),
