@@ -18,22 +18,8 @@ LAB_FENCE=drain
 LAB_LUN_CONFIG="io_timeout = 2s
 failback_after = 30m
 failback_max = 30m"
-for h in "${LAB_HOSTS[@]}"; do
-    LAB_DEVICE[$h]=$LAB_RUN/hang/disk # one file that all of them open
-done
-
-# hang COMMAND - tell the device (tests/tools/hangfs.c); prints its answer.
-hang() {
-    local line
-    echo "$1" >&"$hang_in"
-    read -r -t 10 -u "$hang_out" line
-    echo "$line"
-}
-
-# held N - a condition: so many writes hang in the device.
-held() {
-    [[ $(hang held) == "$1" ]]
-}
+# shellcheck source=tests/lib/hang.sh
+. "$(dirname "$0")/../lib/hang.sh"
 
 # writes OFFSET BYTE - 64 KiB of it, through a's plugin.
 writes() {
@@ -99,12 +85,7 @@ suspects_are() {
     [[ $(field plugin-a-vm '.route.suspects | join(" ")') == "$1" ]]
 }
 
-mkdir "$LAB_RUN/hang"
-coproc HANG { exec "$BUILD/tests/tools/hangfs" "$LAB_RUN/hang" 16777216; }
-exec {hang_in}>&"${HANG[1]}" {hang_out}<&"${HANG[0]}"
-read -r -t 10 -u "$hang_out" line
-is "the device is there" "$line" ready
-
+hang_start
 lab_up
 start_hosts
 expect_route a local 5000
