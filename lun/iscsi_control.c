@@ -178,6 +178,7 @@ iscsi_control_start(struct iscsi_path *p, struct iscsi_control *c)
     int err;
 
     c->path = p;
+    c->sent_ms = clock_ms();
     c->resume_ms = 0;
     STAILQ_INSERT_TAIL(&p->issued, c, link);
     /* Not libiscsi's own LUN RESET call: that one cancels all other commands
@@ -204,6 +205,19 @@ iscsi_control_resume(struct iscsi_path *p, uint64_t now_ms)
         STAILQ_REMOVE(&p->issued, c, iscsi_control, link);
         iscsi_control_start(p, c);
     }
+}
+
+bool
+iscsi_control_open_since(struct iscsi_path *p, uint64_t sent_ms)
+{
+    struct iscsi_control *c;
+
+    STAILQ_FOREACH(c, &p->issued, link)
+    {
+        if (!c->lun_reset && c->resume_ms == 0 && c->sent_ms <= sent_ms)
+            return true;
+    }
+    return false;
 }
 
 uint64_t

@@ -153,6 +153,7 @@ struct iscsi_control {
     struct scsi_task *task;
     struct iscsi_path *path;
     unsigned tries;
+    uint64_t sent_ms;   /* for the last time */
     uint64_t resume_ms; /* send again at; 0: not waiting */
     size_t in_len;
     int error;    /* 0 or -errno */
@@ -424,6 +425,9 @@ int iscsi_control_here(struct iscsi_path *p, struct iscsi_control *c,
 void iscsi_control_start(struct iscsi_path *p, struct iscsi_control *c);
 /* iscsi_control_resume - send again what waited; from p's thread. */
 void iscsi_control_resume(struct iscsi_path *p, uint64_t now_ms);
+/* iscsi_control_open_since - was a SCSI command of ours sent at sent_ms, or
+ * before, and is not answered yet? */
+bool iscsi_control_open_since(struct iscsi_path *p, uint64_t sent_ms);
 /* iscsi_control_next_ms - when iscsi_control_resume is due. */
 uint64_t iscsi_control_next_ms(struct iscsi_path *p);
 /* iscsi_control_fail_all_locked - the path has failed. */

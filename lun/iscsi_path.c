@@ -147,19 +147,27 @@ iscsi_path_doubt(struct iscsi_path *p)
         p->doubt_ms = p->reset_ms;
 }
 
+static bool
+any_open_since(struct iscsi_path *p, uint64_t sent_ms)
+{
+    struct iscsi_request *r;
+
+    TAILQ_FOREACH(r, &p->sent, link)
+    {
+        if (r->in_target && r->sent_ms <= sent_ms)
+            return true;
+    }
+    return iscsi_control_open_since(p, sent_ms);
+}
+
 /* After a reset the target may have dropped commands without a word.  What
  * was sent before and is not answered in time will never be. */
 static void
 check_doubt(struct iscsi_path *p, uint64_t now_ms)
 {
-    struct iscsi_request *r;
-
     if (p->doubt_ms == 0 || now_ms < p->doubt_ms + ISCSI_DOUBT_MS)
         return;
-    TAILQ_FOREACH(r, &p->sent, link)
-    {
-        if (!r->in_target || r->sent_ms > p->doubt_ms)
-            continue;
+    if (any_open_since(p, p->doubt_ms)) {
         iscsi_path_trouble(p, "a command was lost in a reset");
         return;
     }

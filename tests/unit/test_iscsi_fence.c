@@ -801,6 +801,34 @@ test_command_lost_in_one_of_many_resets(void **state)
     hang_down(&g);
 }
 
+/* Nor are our own commands waited for longer than a VM's. */
+static void
+test_own_command_lost_in_a_reset(void **state)
+{
+    struct host h;
+    struct lun_path path = {.since_ms = 0};
+    uint64_t begin_ms;
+
+    (void)state;
+    host_up(&h, 1, 2);
+    await_keys(1, 2);
+    deaf = "127.0.0.2";
+    assert_int_equal(lun_check_registration(h.lun, clock_ms() + 3000), 0);
+    begin_ms = clock_ms();
+    always_reset = true;
+    for (int i = 0; i < 2; i++) /* one on each path */
+        (void)read_byte(&h, 0);
+    always_reset = false;
+    while (path.since_ms < begin_ms) {
+        assert_true(clock_ms() < begin_ms + ISCSI_KEEPER_MS - 1000);
+        usleep(10000);
+        lun_get_paths(h.lun, &path, 1);
+    }
+    assert_string_equal(path.error, "a command was lost in a reset");
+    deaf = NULL;
+    assert_int_equal(host_down(&h), 0);
+}
+
 static void
 open_drain(struct host *h, const char *device)
 {
@@ -898,6 +926,7 @@ main(int argc, char **argv)
         iscsi_test(test_no_write_passes_one_that_hangs_on_a_dead_path),
         iscsi_test(test_registering_waits_for_what_was_abandoned),
         iscsi_test(test_command_lost_in_one_of_many_resets),
+        iscsi_test(test_own_command_lost_in_a_reset),
         iscsi_test(test_successor_without_reservations_waits),
     };
 
