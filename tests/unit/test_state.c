@@ -528,7 +528,7 @@ save_on_full_disk(void)
     struct state_file *f;
 
     if (unshare(CLONE_NEWNS) < 0 ||
-        mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+        mount("none", "/", "none", MS_REC | MS_PRIVATE, NULL) < 0 ||
         mount("none", dir, "tmpfs", 0, "size=64k") < 0)
         return 77;
     save(1, 1);
