@@ -17,7 +17,8 @@
  * can then not exit before the request is done: io_wq_put_and_exit() in
  * io_uring/io-wq.c.  A caller's thread would be lost to a hung device.  So
  * reads and writes carry RWF_NOWAIT, and what comes back with -EAGAIN, like
- * all the others, is done by a thread of ours. */
+ * all the others, is done by a thread of ours.  Where io_uring is forbidden,
+ * all is. */
 #ifndef DETOUR_LUN_BLOCK_H
 #define DETOUR_LUN_BLOCK_H
 
@@ -76,6 +77,7 @@ struct block {
     struct block_queue *handed_over; /* to the reaper */
     struct block_slaves tried;       /* paths our REGISTER was sent on */
     bool warned_reset;
+    bool warned_ring; /* said that there is no io_uring */
     uint64_t cut_off[(KEY_HOST_MAX + 64) / 64]; /* by us; a bit for each host */
     uint32_t cut_off_at;                        /* this generation of keys */
 
@@ -109,6 +111,7 @@ struct block_queue {
     int wake_fd;      /* eventfd: something is done, or an interrupt */
     atomic_uint refs; /* owner, reaper's watch, each request at a worker */
     atomic_bool dead; /* destroyed; written under lock */
+    bool has_ring;    /* fixed; false: io_uring is forbidden here */
 
     /* owner only */
     unsigned unsent; /* requests in the ring that the kernel was not told of */

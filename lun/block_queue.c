@@ -79,6 +79,41 @@ make_ring(struct block_queue *q)
     return err;
 }
 
+/* Many systems forbid io_uring (kernel.io_uring_disabled, a container's system
+ * call filter), or are too old: then the workers do it all, for more CPU time.
+ * errors:  -errno: why not even they can */
+static int
+do_without_ring(struct block_queue *q, int why)
+{
+    bool first;
+
+    if (why != -EPERM && why != -EACCES && why != -ENOSYS)
+        return why;
+    pthread_mutex_lock(&q->b->lock);
+    first = !q->b->warned_ring;
+    q->b->warned_ring = true;
+    pthread_mutex_unlock(&q->b->lock);
+    if (first)
+        log_warning("lun %s: no io_uring here (%s): threads do its work, which "
+                    "costs more CPU time: see kernel.io_uring_disabled, or the "
+                    "container's system call filter",
+                    q->b->name, strerror(-why));
+    return 0;
+}
+
+static int
+make_waiting(struct block_queue *q)
+{
+    int err;
+
+    q->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (q->wake_fd < 0)
+        return -errno;
+    err = make_ring(q);
+    q->has_ring = err == 0;
+    return err ? do_without_ring(q, err) : 0;
+}
+
 void *
 block_queue_create(void *opaque)
 {
@@ -92,8 +127,7 @@ block_queue_create(void *opaque)
     q->refs = 1;
     q->poll_fd = -1;
     q->done_end = &q->done;
-    q->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    err = q->wake_fd < 0 ? -errno : make_ring(q);
+    err = make_waiting(q);
     if (err) {
         log_error("lun %s: cannot make an io_uring: %s", b->name,
                   strerror(-err));
@@ -114,7 +148,8 @@ block_queue_put(struct block_queue *q)
 {
     if (--q->refs > 0)
         return;
-    io_uring_queue_exit(&q->ring);
+    if (q->has_ring)
+        io_uring_queue_exit(&q->ring);
     rings_in_order();
     close(q->wake_fd);
     device_put(q->device);
@@ -194,7 +229,7 @@ block_queue_fd(void *opaque)
     if (q->poll_fd >= 0)
         return q->poll_fd;
     fd = epoll_create1(EPOLL_CLOEXEC);
-    if (fd >= 0 && (add_to_epoll(fd, q->ring.ring_fd) < 0 ||
+    if (fd >= 0 && ((q->has_ring && add_to_epoll(fd, q->ring.ring_fd) < 0) ||
                     add_to_epoll(fd, q->wake_fd) < 0)) {
         close(fd);
         fd = -1;
@@ -287,7 +322,7 @@ block_queue_drain_locked(struct block_queue *q, struct lun_io **orphans)
     struct io_uring_cqe *cqe;
     uint64_t conflict = 0, c;
 
-    while (io_uring_peek_cqe(&q->ring, &cqe) == 0) {
+    while (q->has_ring && io_uring_peek_cqe(&q->ring, &cqe) == 0) {
         struct block_request *r = io_uring_cqe_get_data(cqe);
         int res = cqe->res;
 
@@ -413,7 +448,8 @@ follow_device_locked(struct block_queue *q)
     send_unsent(q);
     d = block_device(q->b);
     fd = d ? d->fd : -1;
-    if (io_uring_register_files_update(&q->ring, SLOT_DEVICE, &fd, 1) < 0) {
+    if (q->has_ring &&
+        io_uring_register_files_update(&q->ring, SLOT_DEVICE, &fd, 1) < 0) {
         device_put(d);
         return -ENOLINK;
     }
@@ -458,7 +494,8 @@ start_locked(struct block_queue *q, struct block_request *r)
         return err;
     if (moves && r->io.count > r->room)
         return -EINVAL;
-    if (moves && !q->device->no_nowait && put_in_ring_locked(q, r))
+    if (moves && q->has_ring && !q->device->no_nowait &&
+        put_in_ring_locked(q, r))
         return 0;
     return give_to_worker_locked(r);
 }
@@ -514,7 +551,7 @@ arm_wake_locked(struct block_queue *q)
 {
     struct io_uring_sqe *sqe;
 
-    if (q->poll_armed)
+    if (q->poll_armed || !q->has_ring)
         return true;
     sqe = get_sqe(q);
     if (!sqe)
@@ -534,9 +571,12 @@ wait_in_kernel(struct block_queue *q, int left_ms)
                                    .tv_nsec = left_ms % 1000 * 1000000LL};
     struct io_uring_cqe *cqe;
 
-    if (RUNNING_ON_VALGRIND) {
-        /* 3.19 lets no other thread run during io_uring_enter */
-        struct pollfd fd = {.fd = q->ring.ring_fd, .events = POLLIN};
+    /* valgrind 3.19 lets no other thread run during io_uring_enter */
+    if (!q->has_ring || RUNNING_ON_VALGRIND) {
+        struct pollfd fd = {
+            .fd = q->has_ring ? q->ring.ring_fd : q->wake_fd,
+            .events = POLLIN,
+        };
 
         send_unsent(q);
         poll(&fd, 1, left_ms);

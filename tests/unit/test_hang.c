@@ -4,6 +4,7 @@
 #include "tests/unit/lun_fixture.h"
 
 #include <libgen.h>
+#include <liburing.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/file.h>
@@ -154,14 +155,34 @@ byte_at(uint64_t offset)
     return buf[0];
 }
 
-/* Submit a write that hangs, and give it up after a little while. */
+/* Submit a write that hangs, and give it up once it does. */
 static void
 hang_write(struct lun_queue *q, struct lun_tally *t, int fill)
 {
-    struct lun_io *io = request(q, LUN_WRITE, 8192, 4096, fill);
+    struct lun_io *io = request(q, LUN_WRITE, 8192, 4096, fill), *got;
+    unsigned before = tell("held\n");
 
     io->tally = t;
-    assert_false(lun_run(q, io, clock_ms() + 50));
+    lun_submit(q, io);
+    wait_until(lun_reap(q, &got, 1, clock_ms() + 1) == 0 &&
+               tell("held\n") > before);
+    lun_abandon(io);
+}
+
+/* ---- without io_uring ----------------------------------------------- */
+
+static bool no_ring;
+
+int __wrap_io_uring_queue_init(unsigned entries, struct io_uring *ring,
+                               unsigned flags);
+int __real_io_uring_queue_init(unsigned entries, struct io_uring *ring,
+                               unsigned flags);
+
+int
+__wrap_io_uring_queue_init(unsigned entries, struct io_uring *ring,
+                           unsigned flags)
+{
+    return no_ring ? -EPERM : __real_io_uring_queue_init(entries, ring, flags);
 }
 
 /* ---- nobody is held up ------------------------------------------- */
@@ -632,10 +653,9 @@ write_and_wait(const char *path, int told, int said)
     io->count = 4096;
     memset(io->data, 0xAB, 4096);
     lun_submit(q, io);
-    lun_reap(q, &io, 1, clock_ms() + 50);
     say(said);
     for (;;)
-        pause();
+        lun_reap(q, &io, 1, clock_ms() + 50);
 }
 
 struct writer {
@@ -660,6 +680,13 @@ start_writer(const char *path)
     return w;
 }
 
+/* With a worker in the kernel a process ends only with the write. */
+static bool
+by_worker(bool loop)
+{
+    return !loop || no_ring;
+}
+
 /* It is killed with its write in the device. */
 static void
 kill_writer(const struct writer *w, bool loop)
@@ -671,7 +698,7 @@ kill_writer(const struct writer *w, bool loop)
     close(w->from);
     wait_until(tell("held\n") > 0);
     assert_int_equal(kill(w->pid, SIGKILL), 0);
-    if (loop) /* with a worker in the kernel it ends only with the write */
+    if (!by_worker(loop))
         assert_int_equal(waitpid(w->pid, NULL, 0), w->pid);
 }
 
@@ -680,7 +707,7 @@ static void
 let_writer_go(const struct writer *w, bool loop)
 {
     tell("go\n");
-    if (!loop)
+    if (by_worker(loop))
         assert_int_equal(waitpid(w->pid, NULL, 0), w->pid);
 }
 
@@ -754,7 +781,26 @@ test_successor_waits_for_its_predecessor_loop(void **state)
     successor_waits_for_its_predecessor(true);
 }
 
-#define test(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+static int
+setup_no_ring(void **state)
+{
+    no_ring = true;
+    return setup(state);
+}
+
+static int
+teardown_no_ring(void **state)
+{
+    no_ring = false;
+    return teardown(state);
+}
+
+/* Each test once as it is, and once where io_uring is forbidden. */
+#define test(f)                                                                \
+    {#f, f, setup, teardown, NULL},                                            \
+    {                                                                          \
+#f " (no io_uring)", f, setup_no_ring, teardown_no_ring, NULL          \
+    }
 
 int
 main(void)
