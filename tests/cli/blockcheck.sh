@@ -16,13 +16,15 @@ sock=$LAB_RUN/liar
 out=$LAB_DIR/out
 server="nbd+unix:///?socket=$sock"
 
-# liar LIE [EVERY] - a new server; its disk stays when there is one.
+# liar LIE [EVERY [PARAMETER...]] - a new server, behind a filter when there is
+# one; its disk stays when there is one.
+filter=()
 liar() {
     lab_kill liar KILL
     rm -f "$sock"
-    lab_start liar - "${LAB_WRAP[@]}" nbdkit -f -U "$sock" \
+    lab_start liar - "${LAB_WRAP[@]}" nbdkit -f -U "$sock" "${filter[@]}" \
         "$BUILD/tests/tools/liar.so" file="$LAB_DIR/disk" size=16M \
-        lie="$1" every="${2-50}"
+        lie="$1" every="${2-50}" "${@:3}"
     within 5000 test -S "$sock" || lab_failed "the liar does not start"
 }
 
@@ -148,17 +150,44 @@ passes "two histories of one range are" --judge "$LAB_DIR/a" "$LAB_DIR/b"
 
 # ---- ends ------------------------------------------------------------------------------
 
-# ready - a condition: the tool in the background has begun
-ready() {
-    grep -q '^blockcheck: ready' "$LAB_DIR/log/tool"
+# logging - a new honest server, which logs what it is asked and what it answers
+logging() {
+    local filter=(--filter=log)
+    rm -f "$LAB_DIR/asked"
+    liar none 50 logfile="$LAB_DIR/asked"
+}
+
+# answered N - a condition: so many requests since that server began
+answered() {
+    (($(grep -c ' \.\.\.[A-Z].* return=' "$LAB_DIR/asked") >= $1))
+}
+
+# stands_still - a condition: no thread of the server runs any more
+stands_still() {
+    [[ ! $(grep -L '^State:.T' /proc/"${LAB_PID[liar]}"/task/*/status) ]]
+}
+
+# freezes_busy - a condition: the server stands still, and owes an answer; else
+# it goes on
+freezes_busy() {
+    kill -STOP "${LAB_PID[liar]}"
+    within 5000 stands_still || return
+    ! awk '/ \.\.\.[A-Z].* return=/ { n-- } / id=.* \.\.\.$/ { n++ }
+        END { exit n > 0 }' "$LAB_DIR/asked" && return
+    kill -CONT "${LAB_PID[liar]}"
+    return 1
+}
+
+freeze_busy() {
+    within 10000 freezes_busy || lab_failed "the server is never asked"
 }
 
 # begin OPTIONS... - in the background; ended_with judges its end
 begin() {
     : >"$LAB_DIR/log/tool"
+    logging
     lab_start tool - "$tool" --time 60 --rate 2000 "$@" "$server"
-    within 10000 ready || lab_failed "blockcheck does not begin"
-    nap "${SANITIZE:+2}500" # so that something is asked
+    within 10000 answered 500 || lab_failed "blockcheck does not begin"
 }
 
 ended_with() {
@@ -183,9 +212,9 @@ touch "$LAB_DIR/stop"
 ended_with "so does the stop file" 0 "ok, "
 
 begin --reconnect 10 --stop-file "$LAB_DIR/stop2"
-liar none # the one before is killed
-within 5000 test -S "$sock"
-nap 500
+freeze_busy
+logging # the one before is killed
+within 10000 answered 500
 touch "$LAB_DIR/stop2"
 ended_with "a killed server is survived" 0 "ok, "
 check "what was under way is counted" \
@@ -195,8 +224,7 @@ liar none
 ended_with "a lost connection is a failure without --reconnect" 1 "FAILED: "
 
 begin --patience 1
-kill -STOP "${LAB_PID[liar]}"
-nap 500 # so that something is asked
+freeze_busy
 kill -TERM "${LAB_PID[tool]}"
 ended_with "what is never answered is a failure" 1 \
     "FAILED: [0-9]+ requests were never answered"
@@ -204,7 +232,7 @@ liar none # nbdkit 1.32 may abort when such a client is gone: kill it frozen
 
 begin --max-stall 300
 kill -STOP "${LAB_PID[liar]}"
-nap 1500
+nap 1500 # the stall itself
 kill -CONT "${LAB_PID[liar]}"
 kill -TERM "${LAB_PID[tool]}"
 ended_with "a long stall is a failure" 1 "FAILED: a stall of [0-9]+ ms"
