@@ -48,6 +48,17 @@ start_write() {
     job[$1]=$!
 }
 
+# holds N - a condition: so many requests wait in a's plugin, whose route is
+# open: for writes that hang.
+holds() {
+    [[ $(field plugin-a-vm .queue.held) == "$1" ]]
+}
+
+# generation_is N - a condition: or a higher one.
+generation_is() {
+    (($(field plugin-a-vm .route.generation) >= $1))
+}
+
 waits() {
     kill -0 "${job[$1]}" 2>/dev/null
 }
@@ -101,11 +112,11 @@ start_write hung 1048576 2
 check "a write hangs in a's device" within 3000 held 1
 check "a is told to redirect" ctl a redirect disk b
 expect_route a "redirected b" 4000
-flows "own write hangs" 1
 is "a itself is the suspect" "$(field plugin-a-vm '.route.suspects[]')" a
 is "one range is waited for" "$(field plugin-a-vm .queue.orphans)" 1
 start_write newer 1081344 3 # its second half, and beyond
-nap 1000
+check "two writes are held" within 3000 holds 2
+flows "own write hangs" 1
 check "the hung write waits for itself" waits hung
 check "a newer one that overlaps it waits" waits newer
 hang go >/dev/null
@@ -121,12 +132,16 @@ start_write hung 1048576 4
 check "a write hangs in b's device" within 3000 held 1
 kill -STOP "${LAB_PID[proxy-b]}"
 expect_route a "redirected c" 5000
-flows "a lost peer's write hangs" 2
 start_write newer 1048576 5
+check "two writes are held" within 3000 holds 2
+flows "a lost peer's write hangs" 2
 check "b is the suspect" suspects_are b
+generation=$(field plugin-a-vm .route.generation)
 kill -CONT "${LAB_PID[proxy-b]}"
 check "b stands by again" within 10000 peer_serves a b
-nap 1500 # it is asked meanwhile
+# Each time it is asked that takes a generation; the second time, it has not
+# answered well the first time.
+check "b is asked" within 20000 generation_is $((generation + 2))
 check "b does not vouch for what hangs" suspects_are b
 check "the hung write waits for itself" waits hung
 check "a newer one that overlaps it waits" waits newer
@@ -146,7 +161,8 @@ start_write hung 1048576 6
 check "a write hangs in c's device" within 3000 held 1
 kill -STOP "${LAB_PID[proxy-c]}"
 expect_route a "redirected b" 5000
-nap 1000
+check "a write is held" within 3000 holds 1
+flows "another lost peer's write hangs" 5
 check "the hung write waits for itself" waits hung
 check "c is told to be dead" ctl a confirm-dead c
 ends hung
