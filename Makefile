@@ -41,7 +41,7 @@ DEPS_all     := $(sort $(DEPS_common) $(DEPS_lun) $(DEPS_health) \
 GOALS        := $(or $(MAKECMDGOALS),all)
 INSTALLING   := check model model-large demo random asan tsan check-valgrind \
                 bench
-WITHOUT_DEPS := clean help format deps
+WITHOUT_DEPS := clean help format shellcheck deps
 ifneq ($(filter $(INSTALLING),$(GOALS)),)
 $(if $(filter 0,$(MAKELEVEL)),$(shell deploy/install-deps >&2))
 endif
@@ -175,12 +175,9 @@ vpath %.pod plugin proxy health common deploy
 tests: all $(UNIT) $(TOOLS)
 
 # TAP everywhere.  T=PATTERN runs the tests whose file name holds it.
-# Whether each of its points is come to depends on which peer is asked first:
-# only by name, make check T=restart-points.
-UNSTEADY  = $(if $(T),,tests/fault/restart-points.sh)
 SCRIPTS   = $(sort $(wildcard tests/cli/*.sh tests/fault/*.sh \
 	      tests/model/*.sh))
-CHECKED   = $(foreach t,$(UNIT) $(filter-out %/lib.sh $(UNSTEADY),$(SCRIPTS)),\
+CHECKED   = $(foreach t,$(UNIT) $(filter-out %/lib.sh,$(SCRIPTS)),\
 	      $(if $(T),$(if $(findstring $(T),$(t)),$(t)),$(t)))
 # The ghost tests show first that they find a ghost: without the rule.
 GHOSTS    := $(wildcard tests/fault/ghost-*.sh)
@@ -246,11 +243,15 @@ install: all
 	  $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/}; done
 	deploy/install-units "$(DESTDIR)" "$(PREFIX)"
 
-.PHONY: deps format clean help
+.PHONY: deps format shellcheck clean help
 deps:
 	deploy/install-deps
 format:
 	clang-format -i $(wildcard */*.[ch] tests/*/*.[ch])
+shellcheck:
+	shellcheck $(wildcard tests/*/*.sh) tests/run-one tests/demo/demo \
+	  tests/bench/bench deploy/install-deps deploy/install-units \
+	  deploy/detour-pki deploy/check_detour deploy/completion/detourctl .ci/run
 clean:
 	rm -rf $(BUILD)
 help:
@@ -267,7 +268,7 @@ help:
 	@echo '                holds WORD), docs/performance.md; under 30 minutes'
 	@echo 'make install    DESTDIR= PREFIX=/usr/local'
 	@echo 'make deps       install what is missing, with apt or dnf'
-	@echo 'make format clean help'
+	@echo 'make format shellcheck clean help'
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 .SECONDARY:
