@@ -164,7 +164,8 @@ answered() {
 
 # stands_still - a condition: no thread of the server runs any more
 stands_still() {
-    [[ ! $(grep -L '^State:.T' /proc/"${LAB_PID[liar]}"/task/*/status) ]]
+    awk '/^State:/ && $2 != "T" { n++ } END { exit n > 0 }' \
+        /proc/"${LAB_PID[liar]}"/task/*/status
 }
 
 # freezes_busy - a condition: the server stands still, and owes an answer; else

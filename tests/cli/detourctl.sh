@@ -418,6 +418,7 @@ rm -f "$dir"/*/refuse "$dir"/*/log
 # completes LINE... = WORDS: the last word of LINE is completed to WORDS
 completes() {
     local wanted=${*: -1}
+    # shellcheck disable=SC2030 # nobody else needs them
     (
         # shellcheck source=deploy/completion/detourctl
         . deploy/completion/detourctl

@@ -1,3 +1,4 @@
+#!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
 # Goal: detour-pki makes certificates that both OpenSSL and GnuTLS take for
 # what they are meant for and for nothing else, and never destroys a key.

@@ -184,8 +184,8 @@ settle() {
 
 # redirect HOST PEER - by order, its own paths stay good.
 redirect() {
-    within 5000 post "plugin-$1-vm" /redirect "{\"peer\":\"$2\"}" &&
-        within 5000 route_is "$1" "redirected $2" ||
+    { within 5000 post "plugin-$1-vm" /redirect "{\"peer\":\"$2\"}" &&
+        within 5000 route_is "$1" "redirected $2"; } ||
         not_so "$1 is not redirected to $2"
 }
 
@@ -254,6 +254,7 @@ ghost_ready() {
 # calm - undo whatever a round did, and wait until all is as at the start.
 calm() {
     local h name
+    # shellcheck disable=SC2013 # words: names hold no blank
     for name in $(sed -n 's/^ready //p' "$LAB_DIR/hold/events"); do
         event "released $name" || echo "release $name" >"$LAB_DIR/hold/orders"
     done
