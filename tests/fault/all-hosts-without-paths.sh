@@ -22,7 +22,7 @@ done
 for h in "${LAB_HOSTS[@]}"; do
     expect_route "$h" queueing 5000
 done
-nap 3000
+nap 3000 # the outage itself
 for h in "${LAB_HOSTS[@]}"; do
     check "$h still waits, and says so" within 2000 route_is "$h" queueing
     is "nothing failed on $h" "$(load_errors "$h")" 0

@@ -58,6 +58,7 @@ refused "an expired certificate" "$(tls_dir expired)" "expired"
 # Revoked while in use: SIGHUP brings the new list, and ends what it forbids.
 start_plugin c
 check "c is local" within 10000 route_is c local
+check "b stands by for c" within 10000 peer_serves c b
 black_hole c
 expect_route c "redirected b" 5000
 { pki revoke revoked && pki revoke c; } || lab_failed "detour-pki fails"

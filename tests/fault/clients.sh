@@ -95,7 +95,7 @@ for h in c:
 # peer may.  With tgtd nobody can, since it fences no UNMAP.
 clients_of plugin "$(uri a)" "$through_plugin" true
 clients_of proxy "$(proxy_uri a b)" "$through_proxy" false
-post plugin-a-vm /redirect >/dev/null
+check "a is told to redirect" post plugin-a-vm /redirect
 expect_route a "redirected *" 3000
 clients_of redirected "$(uri a)" "$through_plugin" true
 
@@ -128,7 +128,7 @@ trims() {
 }
 check "thin: the proxy offers trim" on_a nbdinfo --can trim "$(proxy_uri a b)"
 check "thin, local: what was trimmed reads as zeroes" trims
-post plugin-a-vm /redirect >/dev/null
+check "a is told to redirect" post plugin-a-vm /redirect
 expect_route a "redirected *" 3000
 check "thin, redirected: what was trimmed reads as zeroes" trims
 lab_end

@@ -20,7 +20,8 @@ truncate -s 256M "$image"
 lab_up
 start_hosts
 
-# switch - changes the route until the file "stop" appears.
+# switch - changes the route until the file "stop" appears.  The pauses are the
+# rhythm; nothing is expected after one of them.
 switch() {
     while [[ ! -e $LAB_DIR/stop ]]; do
         post plugin-a-vm /redirect >/dev/null

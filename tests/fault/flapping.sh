@@ -19,7 +19,7 @@ generation=$(field plugin-a-vm .route.generation)
 load_mark a flapping
 for _ in 1 2 3 4 5; do
     black_hole a
-    nap 2000
+    nap 2000 # how long they are gone, and are back, is what is tested
     heal_paths a
     nap 2000
 done

@@ -20,7 +20,7 @@ crawling() {
     lose_resets a
     delay_network b 1 2
     vm a write old 0 O
-    nap 300
+    nap 300 # the write may be anywhere on its way; none of that can be seen
     kill_plugin a
     vm_close a
     start_plugin a

@@ -51,7 +51,7 @@ h.pread(512, 0)')" ok
 }
 
 errors_of local "$(uri a)"
-post plugin-a-vm /redirect >/dev/null
+check "a is told to redirect" post plugin-a-vm /redirect
 expect_route a "redirected *" 3000
 generation=$(field plugin-a-vm .route.generation)
 errors_of redirected "$(uri a)"

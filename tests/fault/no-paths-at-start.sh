@@ -31,9 +31,8 @@ plain=$LAB_LUN_CONFIG
 
 black_hole a
 start_plugin a
-nap 1500
-check "nothing to compare with: a waits" route_is a queueing
-check "and says so" peer_says a b "not known"
+check "nothing to compare with: a says so" within 8000 peer_says a b "not known"
+check "and waits" within 2000 route_is a queueing
 heal_paths a
 expect_route a local 8000
 stop_plugin a

@@ -33,7 +33,7 @@ check "another peer took over from $p" within 3000 other_peer "$p"
 expect_io a 3000
 expect_stall a killed 1500
 start_proxy "$p"
-check "$p serves again" within 10000 proxy_is "$p" serving
+check "$p stands by again" within 10000 peer_serves a "$p"
 
 p=$(peer_of_a)
 load_mark a stopped
@@ -42,7 +42,7 @@ check "another peer took over from $p" within 4000 other_peer "$p"
 expect_io a 3000
 expect_stall a stopped 1500
 kill -CONT "${LAB_PID[proxy-$p]}"
-check "$p recovers and serves again" within 10000 proxy_is "$p" serving
+check "$p recovers and stands by again" within 10000 peer_serves a "$p"
 
 p=$(peer_of_a)
 load_mark a drained
@@ -50,13 +50,13 @@ post "proxy-$p" /drain >/dev/null
 check "another peer took over from $p" within 4000 other_peer "$p"
 expect_stall a drained 200
 post "proxy-$p" /undrain >/dev/null
-check "$p serves again" within 10000 proxy_is "$p" serving
+check "$p stands by again" within 10000 peer_serves a "$p"
 
 p=$(peer_of_a)
 load_mark a one-network
 cut_network "$p" 1
 expect_io a 4000
-nap 1500
+nap 1500 # what is measured: until each link over it must have been missed
 expect_stall a one-network 1500
 heal_network "$p" 1
 

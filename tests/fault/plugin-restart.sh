@@ -16,6 +16,7 @@ lab_up
 start_hosts
 for where in local redirected redirected; do
     if [[ $where == redirected ]]; then
+        check "peers stand by" within 10000 peers_serve a
         black_hole a
         expect_route a "redirected *" 5000
     fi

@@ -221,7 +221,7 @@ run_round() {
         read -ra words <<<"$event"
         at=$((begin + words[0]))
         wait=$((at - $(now_ms)))
-        ((wait <= 0)) || nap "$wait"
+        ((wait <= 0)) || nap "$wait" # each fault has its time
         echo "$(date +%T.%3N) round $1: $event" >>"$LAB_DIR/log/faults"
         "${words[@]:1}" >>"$LAB_DIR/log/faults" 2>&1
     done

@@ -175,7 +175,8 @@ overtake() {
     fi
 }
 
-# settle - what was let go takes effect now, or never.
+# settle - what was let go takes effect now, or never.  That it is refused, or
+# was dropped, nobody tells: hence a pause.
 settle() {
     nap 200
 }

@@ -279,6 +279,12 @@ peer_serves() {
         ".peers[] | select(.host == \"$2\") | .state") == ready ]]
 }
 
+# peers_serve HOST - a condition: HOST could be redirected to any other one.
+peers_serve() {
+    [[ $(field "plugin-$1-vm" '.peers | length > 0 and
+        all(.[]; .state == "ready")') == true ]]
+}
+
 # proxy_is HOST STATE - a condition for within: the LUN's state at its proxy.
 proxy_is() {
     # shellcheck disable=SC2053 # it is a pattern
@@ -290,8 +296,9 @@ logged() {
     grep -Eq -- "$2" "$LAB_DIR/log/$1"
 }
 
-# start_hosts - a proxy and a plugin on every host, all of them local and
-# serving.
+# start_hosts - a proxy and a plugin on every host, all of them local, serving,
+# and known as such to all others: whoever loses its paths now, or is ordered to
+# redirect, has somebody to go to.
 start_hosts() {
     local h
     for h in "${LAB_HOSTS[@]}"; do
@@ -302,5 +309,9 @@ start_hosts() {
         { within 10000 route_is "$h" local &&
             within 10000 proxy_is "$h" serving; } ||
             lab_failed "host $h does not become ready"
+    done
+    for h in "${LAB_HOSTS[@]}"; do
+        within 10000 peers_serve "$h" ||
+            lab_failed "not all peers of $h stand by"
     done
 }
