@@ -23,6 +23,7 @@ ROUNDS=${RESTART_ROUNDS:-1}
 SERVED_MS=15000     # the limit, on a machine that does other things as well
 GHOST_CALM_MS=40000 # likewise; one command that is dropped costs 10 s
 TRIES=3
+GHOST_UNTIL=dead_or_ready
 LAB_LUN_CONFIG+=$'\nstandby_interval = 300ms' # a drain is soon known
 LOAD_AT=$((BLOCKCHECK_AT << 20))
 LOAD_SIZE=$((128 << 10)) # small: what is held is soon written anew
@@ -94,7 +95,7 @@ again() {
 }
 
 dead() {
-    ! kill -0 "$MORTAL" 2>/dev/null
+    [[ $MORTAL ]] && ! kill -0 "$MORTAL" 2>/dev/null
 }
 
 died() {
@@ -150,10 +151,17 @@ served() {
         --depth 1 --requests 8 --max-errors 0 "$(uri a)"
 }
 
-# ready - all serve, and the program is the one that will die.
+# dead_or_ready - a condition: what died while all was being made ready is
+# missed by nobody but us.
+dead_or_ready() {
+    dead || ghost_ready
+}
+
+# ready - all serve, and the program is the one that will die, or has done so.
 ready() {
     GHOST_NO=$((GHOST_NO + 1))
     GHOST_WHY=
+    MORTAL=
     if [[ $WAY != reborn ]]; then
         stop "$NAME"
         mortal_start
@@ -180,7 +188,7 @@ c_drains() {
 
 # come_to - the program dies where it is to; false: it did not get there.
 come_to() {
-    [[ $WAY == reborn ]] || ! dead || not_so "it died too early" || return
+    ! dead || not_so "it died too early" || return
     [[ $WAY != serve && $WAY != reborn ]] || only_b || return
     load
     case $PROGRAM in

@@ -276,7 +276,7 @@ calm() {
         running "plugin-$h-vm" || start_plugin "$h"
         within 5000 post "plugin-$h-vm" /return >/dev/null
     done
-    within "${GHOST_CALM_MS:-20000}" ghost_ready
+    within "${GHOST_CALM_MS:-20000}" "${GHOST_UNTIL:-ghost_ready}"
 }
 
 ghost_kill() {

@@ -21,7 +21,7 @@ held() {
 hang_start() {
     local h line
     for h in "${LAB_HOSTS[@]}"; do
-        # shellcheck disable=SC2034 # read by the lab
+        # shellcheck disable=SC2034,SC2004 # the lab reads it; it has names
         LAB_DEVICE[$h]=$LAB_RUN/hang/disk
     done
     mkdir "$LAB_RUN/hang"
