@@ -24,7 +24,18 @@ SERVED_MS=15000     # the limit, on a machine that does other things as well
 GHOST_CALM_MS=40000 # likewise; one command that is dropped costs 10 s
 TRIES=3
 GHOST_UNTIL=dead_or_ready
-LAB_LUN_CONFIG+=$'\nstandby_interval = 300ms' # a drain is soon known
+# Twice those of ghost.sh, since only what the way leads to may move a route; a
+# drain is soon known.
+# shellcheck disable=SC2034 # for hosts.sh
+LAB_LUN_CONFIG="probe_interval = 150ms
+probe_timeout = 1200ms
+io_timeout = 1200ms
+link_timeout = 1200ms
+open_timeout = 3000ms
+standby_interval = 300ms
+failback_after = 200ms
+failback_max = 200ms
+failback_jitter = 0"
 LOAD_AT=$((BLOCKCHECK_AT << 20))
 LOAD_SIZE=$((128 << 10)) # small: what is held is soon written anew
 
@@ -62,8 +73,9 @@ home() {
     heal_paths a
 }
 
-# The proxy of b lets a in; c does not serve.
+# The proxy of b lets a in, and fences what a has under way; c does not serve.
 serve() {
+    hold_one own a && caught own || return
     black_hole a
 }
 
@@ -110,33 +122,44 @@ load() {
         --patience 15 --threads 2 --story 60
 }
 
-# hold_one HOST - the next write of the load that comes from it.
+# hold_one NAME HOST - the next write of the load that comes from it.  "old" is
+# one of the program that dies, "own" one of a's own paths.
 hold_one() {
-    hold old at=request op=write "from=$(addresses "$1")" \
+    hold "$1" at=request op=write "from=$(addresses "$2")" \
         "offset=$LOAD_AT" "count=$LOAD_SIZE" max=1
 }
 
-# landed - how many writes the target has carried out that overlap the held one.
+# landed NAME - how many writes the target has carried out that overlap it.
 landed() {
-    awk -v name="old.$GHOST_NO" '
+    awk -v name="$1.$GHOST_NO" '
         $1 == "held" && $2 == name { from = $4; to = $4 + $5 }
         $1 == "landed" && $2 == "write" && $3 < to && $3 + $4 > from { n++ }
         END { print n + 0 }' "$LAB_DIR/hold/events"
 }
 
-# written_anew SINCE - a condition: nothing is held, or there are writes to that
-# place after so many: one may be the same write, sent again, two are not.
+# written_anew NAME SINCE - a condition: it is not held, or there are writes to
+# its place after so many: one may be the same write, sent again, two are not.
 written_anew() {
-    ! event "held old.$GHOST_NO " || (($(landed) >= $1 + 2))
+    ! event "held $1.$GHOST_NO " || (($(landed "$1") >= $2 + 2))
 }
 
-# let_go - the held write comes out last of all: what it leaves stays to be read.
+release_held() {
+    local name
+    for name in old own; do
+        ! event "ready $name.$GHOST_NO\$" || release "$name"
+    done
+}
+
+# let_go - what is held comes out last of all: what it leaves stays to be read.
 let_go() {
-    within "$SERVED_MS" written_anew "$(landed)" ||
-        not_so "what is held is not written anew" || return
+    local name
+    for name in old own; do
+        within "$SERVED_MS" written_anew "$name" "$(landed "$name")" ||
+            not_so "what is held as $name is not written anew" || return
+    done
     blockcheck_stop a || not_so "$(tail -n 60 "$LAB_DIR/log/blockcheck-a")" ||
         return
-    release old
+    release_held
     settle
     timeout 60 "$GHOST_REAL/tests/tools/blockcheck" --verify-only --story 60 \
         --judge "$LAB_DIR/blockcheck-a.history" "$(uri a)" \
@@ -192,8 +215,8 @@ come_to() {
     [[ $WAY != serve && $WAY != reborn ]] || only_b || return
     load
     case $PROGRAM in
-    plugin) hold_one a && caught old || return ;;
-    proxy) hold_one b || return ;;
+    plugin) hold_one old a && caught old || return ;;
+    proxy) hold_one old b || return ;;
     esac
     "$WAY" || return
     within 10000 died || not_so "a is $(route_of a)"
@@ -215,7 +238,7 @@ go_on() {
 
 undo() {
     heal_paths a
-    release old
+    release_held
     lab_kill blockcheck-a KILL
     ! dead || lab_kill "$NAME" KILL
 }
