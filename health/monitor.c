@@ -43,6 +43,7 @@ struct monitor {
     /* watch thread only */
     struct prober prober;
     uint64_t next_probe_ms;
+    bool given_up;             /* lun/ was told that the own paths are */
     struct monitor_status now; /* what the next judgement begins with */
 
     pthread_mutex_t lock;
@@ -215,6 +216,19 @@ publish(struct monitor *m, bool recovered)
     pthread_mutex_unlock(&m->lock);
 }
 
+/* What a multipath map queues for a path that may never come is wanted back:
+ * it is to go another way. */
+static void
+tell_lun(struct monitor *m)
+{
+    bool lost = m->now.verdict.state == VERDICT_LOST;
+
+    if (lost == m->given_up)
+        return;
+    m->given_up = lost;
+    lun_fail_queued(m->lun, lost);
+}
+
 static void
 look(struct monitor *m)
 {
@@ -232,6 +246,7 @@ look(struct monitor *m)
         news |= judge(m, &r);
     }
     news |= judge(m, NULL);
+    tell_lun(m);
     send_probe(m, kicked);
     publish(m, !was_usable && verdict_usable(&m->now.verdict));
     if (news && m->opt.changed)

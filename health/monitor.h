@@ -38,6 +38,9 @@ struct monitor_status {
 
 /* monitor_start - watch l until monitor_stop.
  *
+ * Tells l (lun_fail_queued) when its own paths are LOST, and when they are
+ * not any more.
+ *
  * One thread that never touches the device itself: probes are reads of the
  * LUN's first block on a lun_queue of its own, waited for with a deadline.
  * An overdue probe is left under way, since its coming back is news; when

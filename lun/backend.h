@@ -19,6 +19,8 @@ struct lun_backend {
     unsigned (*destroy)(void *b, uint64_t deadline_ms);
     void (*get_status)(void *b, struct lun_status *st);
     size_t (*get_paths)(void *b, struct lun_path *paths, size_t max);
+    bool (*get_map)(void *b, struct lun_map *map); /* NULL: never one */
+    void (*fail_queued)(void *b, bool fail);       /* NULL: nothing queues */
 
     void *(*queue_create)(void *b);
     void (*queue_destroy)(void *q);

@@ -34,6 +34,8 @@ block_put(struct block *b)
     device_put(b->device);
     job_group_destroy(b->jobs);
     job_group_destroy(b->registers);
+    job_group_destroy(b->map_jobs);
+    job_group_destroy(b->order_jobs);
     if (b->lock_fd >= 0)
         close(b->lock_fd);
     if (b->process_fd >= 0) {
@@ -46,6 +48,8 @@ block_put(struct block *b)
         close(b->reaper_epoll);
     if (b->reaper_wake >= 0)
         close(b->reaper_wake);
+    if (b->watch_wake >= 0)
+        close(b->watch_wake);
     pthread_cond_destroy(&b->worker_wanted);
     pthread_mutex_destroy(&b->worker_lock);
     pthread_cond_destroy(&b->moved);
@@ -132,6 +136,17 @@ set_path_state_locked(struct block *b, enum lun_path_state state, int error)
     p->since_ms = clock_ms();
 }
 
+/* What stands there until the watcher has looked: the device is its own one
+ * path, unless there are paths below it, which it has to count first. */
+static void
+begin_paths_locked(struct block *b)
+{
+    const struct device *d = b->device;
+
+    b->paths.n = !d || (!d->multipath && !d->nvme);
+    b->paths.paths[0] = b->path_state;
+}
+
 /* Is it the LUN that was asked for, and the one seen before?  Said once. */
 static bool
 right_one_locked(struct block *b, const struct device *d)
@@ -161,6 +176,7 @@ adopt_locked(struct block *b, struct device *d)
     snprintf(b->id, sizeof b->id, "%s", d->id);
     b->device = d;
     b->generation++;
+    b->map = (struct lun_map){.read_ms = 0};
     b->size = d->size;
     b->block_size = d->block_size;
     b->preferred = d->preferred;
@@ -169,6 +185,7 @@ adopt_locked(struct block *b, struct device *d)
     set_path_state_locked(b, LUN_PATH_GOOD, 0);
     snprintf(b->path_state.name, sizeof b->path_state.name, "%s",
              d->file ? b->path : d->name);
+    begin_paths_locked(b);
     log_info("lun %s: %s is %s, %llu bytes", b->name, b->path, d->id,
              (unsigned long long)d->size);
 }
@@ -191,8 +208,11 @@ open_device(struct block *b, bool readonly)
     } else {
         set_path_state_locked(b, LUN_PATH_FAILED, -ESTALE);
     }
+    if (!b->device)
+        begin_paths_locked(b);
     pthread_mutex_unlock(&b->lock);
     device_put(d);
+    block_watch_kick(b);
     block_changed(b);
 }
 
@@ -203,7 +223,9 @@ lose_device(struct block *b, struct device *d)
     pthread_mutex_lock(&b->lock);
     b->device = NULL;
     b->generation++;
+    b->map = (struct lun_map){.read_ms = 0};
     set_path_state_locked(b, LUN_PATH_FAILED, -ENODEV);
+    begin_paths_locked(b);
     pthread_mutex_unlock(&b->lock);
     log_warning("lun %s: %s is gone or another device now", b->name, b->path);
     device_put(d);
@@ -274,8 +296,9 @@ pause_keeper(struct block *b)
     pthread_mutex_lock(&b->lock);
     if (b->preceded)
         until_ms = clock_ms() + PRECEDED_INTERVAL_MS;
-    while (!b->stop && wait_cond(&b->moved, &b->lock, until_ms))
+    while (!b->stop && !b->look_now && wait_cond(&b->moved, &b->lock, until_ms))
         ;
+    b->look_now = false;
     block_drop_lock_locked(b);
     stop = b->stop;
     pthread_mutex_unlock(&b->lock);
@@ -313,17 +336,21 @@ prepare(struct block *b, const struct lun_options *opt)
     b->refs = 1;
     b->waiting_end = &b->waiting;
     b->lock_fd = b->process_fd = b->reaper_epoll = b->reaper_wake = -1;
+    b->watch_wake = -1;
     b->want_readonly = opt->readonly;
     b->name = strdup(opt->name);
     b->path = strdup(opt->device);
     b->expected_id = opt->expected_id ? strdup(opt->expected_id) : NULL;
     b->jobs = job_group_create(JOBS_STUCK_MAX);
     b->registers = job_group_create(JOBS_STUCK_MAX);
+    b->map_jobs = job_group_create(1);
+    b->order_jobs = job_group_create(1);
     if (!b->name || !b->path || (opt->expected_id && !b->expected_id) ||
-        !b->jobs || !b->registers)
+        !b->jobs || !b->registers || !b->map_jobs || !b->order_jobs)
         return -ENOMEM;
     snprintf(b->path_state.name, sizeof b->path_state.name, "%s", b->path);
     b->path_state.since_ms = clock_ms();
+    begin_paths_locked(b);
     return 0;
 }
 
@@ -379,6 +406,24 @@ stop_threads(struct block *b)
     pthread_mutex_unlock(&b->lock);
     block_worker_stop(b);
     block_reaper_kick(b);
+    block_watch_kick(b);
+}
+
+/* Returns when nobody is telling it anything any more. */
+static void
+forget_lun_locked(struct block *b)
+{
+    b->lun = NULL;
+    b->opt = NULL;
+    while (b->notifying > 0)
+        pthread_cond_wait(&b->moved, &b->lock);
+}
+
+/* Reads count where a map queued them: they would keep the process. */
+static bool
+worth_waiting_locked(const struct block *b)
+{
+    return b->orphans > 0 || (b->map.queues && b->orphan_reads > 0);
 }
 
 static void *
@@ -398,13 +443,16 @@ block_create(struct lun *l, const struct lun_options *opt)
     b->lun = l;
     if (!err)
         err = block_reaper_start(b);
-    if (!err) {
+    if (!err)
+        err = block_watch_start(b);
+    if (!err)
         err = block_thread(b, keep);
-        if (err)
-            stop_threads(b);
-    }
     if (!err)
         return b;
+    stop_threads(b);
+    pthread_mutex_lock(&b->lock);
+    forget_lun_locked(b);
+    pthread_mutex_unlock(&b->lock);
     block_put(b);
     errno = -err;
     return NULL;
@@ -418,16 +466,19 @@ block_destroy(void *opaque, uint64_t deadline_ms)
     unsigned lost;
 
     pthread_mutex_lock(&b->lock);
-    while (b->orphans > 0 && wait_cond(&b->moved, &b->lock, deadline_ms))
+    if (b->orphans + b->orphan_reads > 0)
+        b->fail_queued = true;
+    pthread_mutex_unlock(&b->lock);
+    block_watch_kick(b);
+    pthread_mutex_lock(&b->lock);
+    while (worth_waiting_locked(b) &&
+           wait_cond(&b->moved, &b->lock, deadline_ms))
         ;
     lost = b->orphans;
     pthread_mutex_unlock(&b->lock);
     stop_threads(b);
     pthread_mutex_lock(&b->lock);
-    b->lun = NULL;
-    b->opt = NULL;
-    while (b->notifying > 0)
-        pthread_cond_wait(&b->moved, &b->lock);
+    forget_lun_locked(b);
     /* Threads that nothing holds up are gone in no time. */
     while (lost == 0 && b->orphan_reads == 0 && b->threads > 0 &&
            wait_cond(&b->moved, &b->lock, floor_ms))
@@ -445,10 +496,8 @@ static void
 block_get_status(void *opaque, struct lun_status *st)
 {
     struct block *b = opaque;
-    struct device *d;
 
     pthread_mutex_lock(&b->lock);
-    d = b->device ? device_get(b->device) : NULL;
     st->known = b->block_size > 0 && !b->wrong_id;
     memcpy(st->id, b->id, sizeof st->id);
     st->size = b->size;
@@ -458,7 +507,7 @@ block_get_status(void *opaque, struct lun_status *st)
     st->readonly = b->readonly;
     st->can_trim = b->can_trim;
     st->can_zero = true;
-    st->can_extents = d && d->file;
+    st->can_extents = b->device && b->device->file;
     st->wrong_id = b->wrong_id;
     st->registration = b->registration;
     st->registration_no = b->registration_no;
@@ -466,9 +515,9 @@ block_get_status(void *opaque, struct lun_status *st)
     st->inflight = b->inflight;
     st->orphans = b->orphans + job_group_stuck(b->registers) + b->preceded;
     st->orphan_reads = b->orphan_reads;
+    st->paths_good = path_set_good(&b->paths);
+    st->paths_known = (unsigned)b->paths.n;
     pthread_mutex_unlock(&b->lock);
-    block_count_paths(d, &st->paths_good, &st->paths_known);
-    device_put(d);
 }
 
 void
@@ -538,6 +587,8 @@ const struct lun_backend lun_backend_block = {
     .destroy = block_destroy,
     .get_status = block_get_status,
     .get_paths = block_get_paths,
+    .get_map = block_get_map,
+    .fail_queued = block_fail_queued,
     .queue_create = block_queue_create,
     .queue_destroy = block_queue_destroy,
     .queue_fd = block_queue_fd,

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* The block backend's insides, shared by block*.c only.
  *
- * Threads.  Owners submit and reap on their queues.  Three kinds of threads
+ * Threads.  Owners submit and reap on their queues.  Four kinds of threads
  * belong to the backend; each may be stuck in the kernel for ever, so that
  * all are detached and hold a reference on struct block, which lun_destroy
  * leaves to them when they do not end in time:
  *   keeper   opens the device, looks at its size each second (block.c)
+ *   watcher  hears of paths, keeps what is known of them (block_watch.c)
  *   reaper   takes abandoned requests out of rings (block_reaper.c)
  *   workers  carry out what io_uring could only do in a kernel thread
  *            (block_worker.c)
@@ -30,6 +31,7 @@
 #include "lun/buffers.h"
 #include "lun/device.h"
 #include "lun/job.h"
+#include "lun/path_set.h"
 
 #define KEY_HOST_MAX      4095 /* struct key */
 #define BLOCK_WORKERS_MAX 64
@@ -49,7 +51,10 @@ struct block {
     int lock_fd;    /* shared by the host's processes; -1: no rundir */
     int process_fd; /* the lock of those with our name; -1: no rundir */
     struct job_group *jobs, *registers;
+    struct job_group *map_jobs, *order_jobs; /* one may be stuck in each */
     int reaper_epoll, reaper_wake;
+    int watch_wake;            /* eventfd */
+    struct block_watch *watch; /* the watcher's own; it frees it */
 
     atomic_uint refs;
     atomic_uint inflight;
@@ -58,11 +63,15 @@ struct block {
     pthread_mutex_t lock;
     pthread_cond_t moved; /* something below changed */
     /* guarded by lock */
-    struct lun *lun;       /* NULL: destroyed, tell nobody */
-    unsigned notifying;    /* threads inside lun_changed */
-    struct device *device; /* NULL: not there (any more) */
-    char id[LUN_ID_MAX];   /* of the first device seen; "" before */
-    struct lun_path path_state;
+    struct lun *lun;            /* NULL: destroyed, tell nobody */
+    unsigned notifying;         /* threads inside lun_changed */
+    struct device *device;      /* NULL: not there (any more) */
+    char id[LUN_ID_MAX];        /* of the first device seen; "" before */
+    struct lun_path path_state; /* of the device as a whole */
+    struct path_set paths;      /* below it; n 0: not looked at yet */
+    struct lun_map map;         /* name "": there is none, or not read yet */
+    bool fail_queued;           /* the own paths are given up */
+    bool look_now;              /* at the device, before its time */
     uint64_t size;
     uint32_t block_size, preferred;
     bool readonly, can_trim, wrong_id;
@@ -236,11 +245,35 @@ void block_reaper_watch_locked(struct block_queue *q);
 void block_reaper_take(struct block_queue *q);
 void block_reaper_kick(struct block *b);
 
-/* ---- block_info.c ------------------------------------------------ */
+/* ---- block_paths.c ----------------------------------------------- */
 
+struct dm_map;
+struct multipathd_map;
+
+/* block_paths_gather - the paths below d, with what the kernel's map and
+ * multipathd say of them (either may be NULL), into seen.
+ *
+ * Paths are those in sysfs; one counts as failed when sysfs or the map says
+ * so.  A device without paths of its own is one, in the state whole and, for
+ * a disk, in that of its sysfs entry.  Reads memory of the kernel only.
+ */
+void block_paths_gather(const struct device *d, const struct lun_path *whole,
+                        const struct dm_map *map,
+                        const struct multipathd_map *daemon,
+                        struct path_set *seen);
 size_t block_get_paths(void *b, struct lun_path *paths, size_t max);
-void block_count_paths(struct device *d, unsigned *good, unsigned *known);
 void block_good_slaves(const struct device *d, struct block_slaves *good);
+
+/* ---- block_watch.c ----------------------------------------------- */
+
+/* block_watch_start - errors: -errno. */
+int block_watch_start(struct block *b);
+void block_watch_kick(struct block *b);
+bool block_get_map(void *b, struct lun_map *map);
+void block_fail_queued(void *b, bool fail);
+
+/* ---- block_extents.c --------------------------------------------- */
+
 int block_extents(void *b, uint64_t offset, uint64_t count,
                   struct lun_extent *extents, size_t max, uint64_t deadline_ms);
 

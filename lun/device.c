@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "lun/identity.h"
+#include "lun/nvme.h"
 
 #define LARGEST_ALIGN 4096
 
@@ -104,6 +105,7 @@ measure_disk(struct device *d, const struct stat *st)
         return -ENODEV;
     d->multipath = sysfs_read(d->name, "dm/uuid", uuid, sizeof uuid) == 0 &&
                    strncmp(uuid, "mpath-", 6) == 0;
+    d->nvme = nvme_is_head(d->name);
     d->no_discard = sysfs_read_number(d->name, "queue/discard_max_bytes") == 0;
     return 0;
 }

@@ -16,8 +16,10 @@
 struct device {
     /* fixed after device_open */
     int fd; /* O_DIRECT */
-    bool file, readonly, multipath;
-    dev_t dev; /* of a block device itself, of a file its file system */
+    bool file, readonly;
+    bool multipath; /* a dm-multipath map */
+    bool nvme;      /* an NVMe namespace with paths below it */
+    dev_t dev;      /* of a block device itself, of a file its file system */
     ino_t inode;
     char name[SYSFS_NAME_MAX]; /* kernel device; "" for a file */
     char id[LUN_ID_MAX];

@@ -47,16 +47,17 @@ struct lun_queue {
 
 /* ---- opening ----------------------------------------------------- */
 
-#define STRINGS 9
+#define STRINGS 10
 
 /* Where the strings are that an option struct points at. */
 static void
 find_strings(struct lun_options *opt, const char **strings[STRINGS])
 {
     const char **found[STRINGS] = {
-        &opt->name,      &opt->device,    &opt->process,
-        &opt->rundir,    &opt->statedir,  &opt->expected_id,
-        &opt->initiator, &opt->chap_user, &opt->chap_secret_file,
+        &opt->name,       &opt->device,    &opt->process,
+        &opt->rundir,     &opt->statedir,  &opt->expected_id,
+        &opt->initiator,  &opt->chap_user, &opt->chap_secret_file,
+        &opt->multipathd,
     };
 
     memcpy(strings, found, sizeof found);
@@ -199,6 +200,19 @@ size_t
 lun_get_paths(struct lun *l, struct lun_path *paths, size_t max)
 {
     return l->backend->get_paths(l->b, paths, max);
+}
+
+bool
+lun_get_map(struct lun *l, struct lun_map *map)
+{
+    return l->backend->get_map && l->backend->get_map(l->b, map);
+}
+
+void
+lun_fail_queued(struct lun *l, bool fail)
+{
+    if (l->backend->fail_queued)
+        l->backend->fail_queued(l->b, fail);
 }
 
 /* ---- queues ------------------------------------------------------ */

@@ -53,6 +53,7 @@ struct lun_options {
     const char *chap_secret_file;
     unsigned probe_interval_ms; /* iscsi: each path is probed by itself */
     unsigned probe_timeout_ms;
+    const char *multipathd; /* block: its socket's name; NULL: the usual one */
     /* Called from a thread of the library, holding none of its locks,
      * whenever lun_get_status might answer something new.  It must not block
      * and must not call lun_destroy. */
@@ -95,6 +96,18 @@ struct lun_path {
     enum lun_path_state state;
     uint64_t since_ms; /* of the last change of state */
     char error[160];   /* why it failed; "" while good */
+    char detail[160];  /* what else is known, for people; or "" */
+};
+
+#define LUN_MAP_NAME_MAX 128 /* with the final NUL */
+
+/* A dm-multipath map below the LUN. */
+struct lun_map {
+    char name[LUN_MAP_NAME_MAX]; /* "": the kernel has not told yet */
+    uint64_t read_ms;            /* when it last did; 0: never */
+    bool queues;                 /* without a path I/O waits, was told then */
+    unsigned orders;     /* how often we had the kernel fail what waited */
+    char multipathd[96]; /* what it says, or why it says nothing */
 };
 
 enum lun_registration {
@@ -135,6 +148,20 @@ uint32_t lun_max_io(struct lun *l);
 
 /* lun_get_paths - copy up to max paths; returns how many there are. */
 size_t lun_get_paths(struct lun *l, struct lun_path *paths, size_t max);
+
+/* lun_get_map - the map below the LUN; false: there is none.  Never blocks. */
+bool lun_get_map(struct lun *l, struct lun_map *map);
+
+/* lun_fail_queued - are the own paths given up (fail) or in use?
+ *
+ * While they are given up, a multipath map that queues I/O without a path is
+ * made to fail it, so that what was abandoned there comes back and shutting
+ * down does not hang.  It stays so when fail ends: lun/queueing.h.  Returns
+ * at once.
+ *
+ * threads: any
+ */
+void lun_fail_queued(struct lun *l, bool fail);
 
 /* ---- requests --------------------------------------------------------- */
 

@@ -12,14 +12,17 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+const char *sysfs_root = "/sys";
+
 int
 sysfs_name(dev_t dev, char name[SYSFS_NAME_MAX])
 {
-    char link[64], target[PATH_MAX];
+    char link[512], target[PATH_MAX];
     const char *base;
     ssize_t n;
 
-    snprintf(link, sizeof link, "/sys/dev/block/%u:%u", major(dev), minor(dev));
+    snprintf(link, sizeof link, "%s/dev/block/%u:%u", sysfs_root, major(dev),
+             minor(dev));
     n = readlink(link, target, sizeof target - 1);
     if (n < 0)
         return -errno;
@@ -40,7 +43,8 @@ sysfs_read(const char *name, const char *attribute, char *buf, size_t len)
     int fd;
 
     buf[0] = '\0';
-    snprintf(path, sizeof path, "/sys/class/block/%s/%s", name, attribute);
+    snprintf(path, sizeof path, "%s/class/block/%s/%s", sysfs_root, name,
+             attribute);
     fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return -errno;
@@ -70,20 +74,29 @@ sysfs_read_number(const char *name, const char *attribute)
 }
 
 size_t
-sysfs_slaves(const char *name, char slaves[][SYSFS_NAME_MAX], size_t max)
+sysfs_entries(const char *name, const char *folder, const char *prefix,
+              char entries[][SYSFS_NAME_MAX], size_t max)
 {
+    size_t n = 0, len = strlen(prefix);
     char path[512];
     struct dirent *e;
-    size_t n = 0;
     DIR *dir;
 
-    snprintf(path, sizeof path, "/sys/class/block/%s/slaves", name);
+    snprintf(path, sizeof path, "%s/class/block/%s/%s", sysfs_root, name,
+             folder);
     dir = opendir(path);
     if (!dir)
         return 0;
     while (n < max && (e = readdir(dir)))
-        if (e->d_name[0] != '.' && strlen(e->d_name) < SYSFS_NAME_MAX)
-            strcpy(slaves[n++], e->d_name);
+        if (e->d_name[0] != '.' && strncmp(e->d_name, prefix, len) == 0 &&
+            strlen(e->d_name) < SYSFS_NAME_MAX)
+            strcpy(entries[n++], e->d_name);
     closedir(dir);
     return n;
+}
+
+size_t
+sysfs_slaves(const char *name, char slaves[][SYSFS_NAME_MAX], size_t max)
+{
+    return sysfs_entries(name, "slaves", "", slaves, max);
 }

@@ -9,6 +9,10 @@
 
 #define SYSFS_NAME_MAX 64 /* of a kernel device, with the NUL */
 
+/* Where it is mounted: "/sys".  Tests set another folder, before there is a
+ * second thread. */
+extern const char *sysfs_root;
+
 /* sysfs_name - the kernel's name ("dm-3") of a block device number.
  *
  * errors:  -errno; -ENOENT: no such device
@@ -31,5 +35,10 @@ uint64_t sysfs_read_number(const char *name, const char *attribute);
  */
 size_t sysfs_slaves(const char *name, char slaves[][SYSFS_NAME_MAX],
                     size_t max);
+
+/* sysfs_entries - what is in a folder of a device ("device" of "nvme0n1") and
+ * has a name that begins with prefix; otherwise as sysfs_slaves. */
+size_t sysfs_entries(const char *name, const char *folder, const char *prefix,
+                     char entries[][SYSFS_NAME_MAX], size_t max);
 
 #endif

@@ -36,6 +36,8 @@ static struct {
     unsigned sent, answered, allocated;
     unsigned checks;
     int check_hangs_ms; /* up to its deadline if < 0 */
+    unsigned told;      /* lun_fail_queued, and what last */
+    bool told_to_fail;
     struct lun_io last;
 } dev = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
@@ -55,6 +57,7 @@ void __wrap_lun_submit(struct lun_queue *q, struct lun_io *io);
 size_t __wrap_lun_reap(struct lun_queue *q, struct lun_io **ios, size_t max,
                        uint64_t deadline_ms);
 int __wrap_lun_check_registration(struct lun *l, uint64_t deadline_ms);
+void __wrap_lun_fail_queued(struct lun *l, bool fail);
 
 void
 __wrap_lun_get_status(struct lun *l, struct lun_status *st)
@@ -169,6 +172,16 @@ __wrap_lun_check_registration(struct lun *l, uint64_t deadline_ms)
     return hang < 0 ? -ETIMEDOUT : 0;
 }
 
+void
+__wrap_lun_fail_queued(struct lun *l, bool fail)
+{
+    assert_ptr_equal(l, the_lun);
+    pthread_mutex_lock(&dev.lock);
+    dev.told_to_fail = fail;
+    dev.told++;
+    pthread_mutex_unlock(&dev.lock);
+}
+
 /* the held ones come back, as a device that wakes up would let them */
 static void
 let_go(unsigned n)
@@ -279,7 +292,7 @@ setup(void **state)
     dev.st.paths_known = dev.st.paths_good = 2;
     dev.hang = false;
     dev.error = dev.check_hangs_ms = 0;
-    dev.sent = dev.answered = dev.allocated = dev.checks = 0;
+    dev.sent = dev.answered = dev.allocated = dev.checks = dev.told = 0;
     dev.fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     memset(&own, 0, sizeof own);
     return 0;
@@ -332,6 +345,27 @@ test_monitor_sends_nothing_before_the_lun_is_known(void **state)
     SET(st.known, true);
     monitor_kick(own.m);
     WAIT_FOR(verdict_now() == VERDICT_GOOD);
+}
+
+/* Once for each change, and not before the first loss. */
+static void
+test_monitor_lost_paths_fail_what_the_map_queues(void **state)
+{
+    (void)state;
+    start(20, 2000, 4000);
+    WAIT_FOR(verdict_now() == VERDICT_GOOD);
+    assert_int_equal(counted(&dev.told), 0);
+    SET(st.paths_known, 2);
+    SET(st.paths_good, 0);
+    monitor_kick(own.m);
+    WAIT_FOR(verdict_now() == VERDICT_LOST);
+    WAIT_FOR(counted(&dev.told) == 1);
+    assert_true(dev.told_to_fail);
+    SET(st.paths_good, 1);
+    monitor_kick(own.m);
+    WAIT_FOR(verdict_now() == VERDICT_DEGRADED);
+    WAIT_FOR(counted(&dev.told) == 2);
+    assert_false(dev.told_to_fail);
 }
 
 static void
@@ -590,6 +624,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_monitor_probes_read_the_first_block),
         TEST(test_monitor_sends_nothing_before_the_lun_is_known),
+        TEST(test_monitor_lost_paths_fail_what_the_map_queues),
         TEST(test_monitor_leaves_two_hung_probes_and_sends_no_third),
         TEST(test_monitor_hung_device_is_lost_in_time),
         TEST(test_monitor_probe_error_is_lost),

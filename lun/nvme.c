@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The paths of an NVMe namespace that the kernel itself multipaths. */
+#include "lun/nvme.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* sysfs, for namespace 1 of subsystem 0 and its controllers 0 and 1:
+ *
+ *   class/block/nvme0n1/device          the subsystem
+ *                       device/iopolicy attribute of subsystems only
+ *                       device/nvme1    a controller: state, transport
+ *                       device/nvme1/nvme0c1n1/ana_state
+ *
+ * A path's name holds subsystem, controller and namespace; its device is
+ * hidden, so that nothing but sysfs shows it. */
+
+bool
+nvme_is_head(const char *name)
+{
+    char policy[32];
+
+    return strncmp(name, "nvme", 4) == 0 &&
+           sysfs_read(name, "device/iopolicy", policy, sizeof policy) == 0;
+}
+
+/* "nvme1", and not "nvme0n1" or "nvme0c1n1" */
+static bool
+is_controller(const char *name)
+{
+    return name[4] && name[4 + strspn(name + 4, "0123456789")] == '\0';
+}
+
+/* Is path one of head?  "nvme0c1n12" of "nvme0n12" */
+static bool
+is_path_of(const char *path, const char *head)
+{
+    unsigned subsystem, namespace, s, c, n;
+    int end = 0;
+
+    return sscanf(head, "nvme%un%u", &subsystem, &namespace) == 2 &&
+           sscanf(path, "nvme%uc%un%u%n", &s, &c, &n, &end) == 3 &&
+           path[end] == '\0' && s == subsystem && n == namespace;
+}
+
+static void
+read_path(const char *head, struct nvme_path *p)
+{
+    char attribute[2 * SYSFS_NAME_MAX + 32];
+
+    snprintf(attribute, sizeof attribute, "device/%s/state", p->controller);
+    sysfs_read(head, attribute, p->state, sizeof p->state);
+    snprintf(attribute, sizeof attribute, "device/%s/transport", p->controller);
+    sysfs_read(head, attribute, p->transport, sizeof p->transport);
+    snprintf(attribute, sizeof attribute, "device/%s/address", p->controller);
+    sysfs_read(head, attribute, p->address, sizeof p->address);
+    snprintf(attribute, sizeof attribute, "device/%s/%s/ana_state",
+             p->controller, p->name);
+    sysfs_read(head, attribute, p->ana, sizeof p->ana);
+}
+
+static bool
+find_path(const char *head, struct nvme_path *p)
+{
+    char folder[SYSFS_NAME_MAX + 16], found[LUN_PATH_MAX][SYSFS_NAME_MAX];
+    size_t n;
+
+    snprintf(folder, sizeof folder, "device/%s", p->controller);
+    /* a controller may have many namespaces: only those of this subsystem's
+     * paths, "nvme0c" */
+    snprintf(p->name, sizeof p->name, "%.*sc",
+             (int)(4 + strspn(head + 4, "0123456789")), head);
+    n = sysfs_entries(head, folder, p->name, found, LUN_PATH_MAX);
+    for (size_t i = 0; i < n; i++) {
+        if (!is_path_of(found[i], head))
+            continue;
+        strcpy(p->name, found[i]);
+        return true;
+    }
+    return false;
+}
+
+size_t
+nvme_paths(const char *name, struct nvme_path *paths, size_t max)
+{
+    char found[4 * LUN_PATH_MAX][SYSFS_NAME_MAX];
+    size_t n = 0, entries = sysfs_entries(name, "device", "nvme", found,
+                                          sizeof found / sizeof found[0]);
+
+    for (size_t i = 0; i < entries && n < max; i++) {
+        struct nvme_path *p = &paths[n];
+
+        if (!is_controller(found[i]))
+            continue;
+        *p = (struct nvme_path){.name = ""};
+        strcpy(p->controller, found[i]);
+        if (!find_path(name, p))
+            continue;
+        read_path(name, p);
+        n++;
+    }
+    return n;
+}
+
+bool
+nvme_path_usable(const struct nvme_path *p)
+{
+    return strcmp(p->state, "live") == 0 &&
+           (p->ana[0] == '\0' || strcmp(p->ana, "optimized") == 0 ||
+            strcmp(p->ana, "non-optimized") == 0);
+}
