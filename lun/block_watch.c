@@ -30,6 +30,7 @@
 #define MAP_MS    1000  /* the map's table */
 #define SHOW_MS   10000 /* what multipathd shows; at once when paths change */
 #define JOB_MS    200   /* for an ioctl of dm */
+#define STALE_MS  3000  /* what was read of a map that hangs counts so long */
 #define DAEMON_MS 1000  /* for an answer of multipathd */
 
 enum asked {
@@ -46,7 +47,7 @@ struct block_watch {
     uint64_t map_ms;
     uint64_t show_ms;
 
-    bool have_map; /* map was read, by the last try */
+    bool have_map; /* map was read, and not too long ago */
     uint64_t read_ms;
     struct dm_map map;
     int map_error; /* of that try; logged when it changes */
@@ -178,15 +179,17 @@ look_at_map(struct block *b, struct block_watch *w, dev_t dev)
     uint64_t now_ms = clock_ms();
     int err = job_run(b->map_jobs, &j, now_ms + JOB_MS);
 
-    w->have_map = err == 0;
-    w->map_ms = now_ms + MAP_MS;
-    if (!err) {
-        w->map = args.map;
-        w->read_ms = now_ms;
-    }
     /* one left behind is followed by -EAGAIN until it comes back */
     if (err == -EAGAIN)
         err = -ETIMEDOUT;
+    w->map_ms = now_ms + MAP_MS;
+    if (!err) {
+        w->have_map = true;
+        w->map = args.map;
+        w->read_ms = now_ms;
+    } else if (err != -ETIMEDOUT || now_ms >= w->read_ms + STALE_MS) {
+        w->have_map = false;
+    }
     if (err != w->map_error && err)
         log_warning("lun %s: the kernel does not tell of its map: %s; paths "
                     "are watched in sysfs alone",

@@ -15,6 +15,7 @@ queueing_step(struct queueing *q, const struct queueing_sample *s,
     if (s->known && s->queues != q->queues) {
         todo |= s->queues ? QUEUEING_WARN : QUEUEING_TELL;
         q->queues = s->queues;
+        q->ask_ms = now_ms; /* who put it back has not been told */
     }
     /* As it was last seen: that the map cannot be read just now is no reason
      * to let I/O hang. */

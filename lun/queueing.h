@@ -13,6 +13,9 @@
  *   t=0.25   the map queues still, or again: the kernel's order once more
  *   t=1      and multipathd is asked once more
  *
+ * Queueing that ended and is back was put back by multipathd: it is asked at
+ * once.
+ *
  * Nothing puts queueing back when the paths are: the next outage would only
  * take longer.  multipathd does so itself when it is started or configured
  * anew. */

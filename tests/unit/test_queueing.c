@@ -62,7 +62,7 @@ test_map_that_does_not_queue_is_told_nothing(void **state)
     assert_int_equal(step(false, true, 9000), 0);
 }
 
-/* multipathd puts it back after 0.5 s, and is slow to hear of it */
+/* multipathd puts it back after 0.5 s, and is slow to hear that it shall not */
 static void
 test_queueing_that_comes_back_is_ended_again(void **state)
 {
@@ -70,11 +70,13 @@ test_queueing_that_comes_back_is_ended_again(void **state)
     assert_int_equal(step(true, true, 1000),
                      QUEUEING_WARN | QUEUEING_ORDER | QUEUEING_ASK);
     assert_int_equal(step(false, true, 1010), QUEUEING_TELL);
-    assert_int_equal(step(true, true, 1500), QUEUEING_WARN | QUEUEING_ORDER);
+    assert_int_equal(step(true, true, 1500),
+                     QUEUEING_WARN | QUEUEING_ORDER | QUEUEING_ASK);
     assert_int_equal(step(true, true, 1600), 0);
     assert_int_equal(step(true, true, 1750), QUEUEING_ORDER);
-    assert_int_equal(step(true, true, 2000), QUEUEING_ORDER | QUEUEING_ASK);
-    assert_int_equal(step(false, true, 2100), QUEUEING_TELL);
+    assert_int_equal(step(true, true, 2000), QUEUEING_ORDER);
+    assert_int_equal(step(true, true, 2500), QUEUEING_ORDER | QUEUEING_ASK);
+    assert_int_equal(step(false, true, 2600), QUEUEING_TELL);
     assert_int_equal(step(false, true, 60000), 0);
 }
 
