@@ -4,11 +4,9 @@
  * that looks at it, which is left to the kernel when it does. */
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/dm-ioctl.h>
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
@@ -16,12 +14,12 @@
 
 #include "health/check.h"
 #include "lun/device.h"
+#include "lun/dm.h"
 #include "lun/key.h"
 #include "lun/pr_block.h"
 #include "lun/sysfs.h"
 
 #define DEVICE_TIMEOUT_MS 5000
-#define TABLE_ROOM        16384
 
 /* What the child found out, step by step; small enough for one write. */
 struct found {
@@ -37,45 +35,18 @@ struct found {
 
 /* ---- in the child -------------------------------------------------------- */
 
-/* Not the target's features as configured: what the kernel does now. */
-static bool
-table_queues(const char *map)
-{
-    union {
-        struct dm_ioctl io;
-        char room[TABLE_ROOM];
-    } u = {.io = {.version = {DM_VERSION_MAJOR, 0, 0},
-                  .data_size = sizeof u,
-                  .data_start = sizeof u.io,
-                  .flags = DM_STATUS_TABLE_FLAG | DM_NOFLUSH_FLAG}};
-    const struct dm_target_spec *t;
-    int fd = open("/dev/mapper/control", O_RDWR | O_CLOEXEC), r;
-
-    if (fd < 0)
-        return false;
-    snprintf(u.io.name, sizeof u.io.name, "%s", map);
-    r = ioctl(fd, DM_TABLE_STATUS, &u);
-    close(fd);
-    if (r < 0 || u.io.target_count == 0 ||
-        u.io.data_start + sizeof *t >= sizeof u)
-        return false;
-    u.room[sizeof u - 1] = '\0';
-    t = (const void *)(u.room + u.io.data_start);
-    return strcmp(t->target_type, "multipath") == 0 &&
-           strstr((const char *)(t + 1), "queue_if_no_path");
-}
-
 /* Without opening it: that may hang already. */
 static void
 look_at_map(struct found *d, const char *path)
 {
-    char map[DM_NAME_LEN];
+    struct dm_map map;
     struct stat st;
 
+    /* not as it was configured: what the kernel does now */
     if (stat(path, &st) == 0 && S_ISBLK(st.st_mode) &&
         sysfs_name(st.st_rdev, d->name) == 0 &&
-        sysfs_read(d->name, "dm/name", map, sizeof map) == 0)
-        d->queues = table_queues(map);
+        dm_read(st.st_rdev, &map) == 0)
+        d->queues = map.queues;
 }
 
 /* What takes a path of a map for the LUN: "dm-3". */

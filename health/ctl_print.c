@@ -150,8 +150,29 @@ print_paths(FILE *f, const json_t *paths)
         print_label(f, "path", get(&l, p, "name"));
         fprintf(f, "%s for %s", get_state(&l, p, "state"),
                 get_span(&l, p, "since_s"));
+        if (json_is_string(json_object_get(p, "detail")))
+            fprintf(f, " (%s)", get(&l, p, "detail"));
         print_reason(f, p, "error");
     }
+}
+
+/* A multipath map, if that is what the paths are of. */
+static void
+print_map(FILE *f, const json_t *map)
+{
+    const json_t *queueing = json_object_get(map, "queueing");
+    struct line l = {.n = 0};
+
+    if (!json_is_object(map))
+        return;
+    print_label(f, "map", get(&l, map, "name"));
+    if (!json_is_boolean(queueing))
+        fprintf(f, "not read");
+    else
+        fprintf(f, "%s I/O without a path, read %s ago",
+                json_is_true(queueing) ? "queues" : "fails",
+                get_span(&l, map, "age_s"));
+    fprintf(f, "; multipathd %s\n", get(&l, map, "multipathd"));
 }
 
 static void
@@ -166,6 +187,7 @@ print_lun(FILE *f, const json_t *lun)
     fprintf(f, "%s for %s", get_state(&l, verdict, "state"),
             get_span(&l, verdict, "since_s"));
     print_reason(f, verdict, "reason");
+    print_map(f, json_object_get(lun, "map"));
     print_paths(f, json_object_get(lun, "paths"));
     print_label(f, "probe", "");
     fprintf(f, "answered %s ago, took %s us, %s stuck\n",
@@ -356,17 +378,19 @@ print_proxy(FILE *f, const json_t *s, const char *lun)
 static void
 print_part(FILE *f, const json_t *s, const json_t *lun, enum ctl_part part)
 {
+    const json_t *own = json_object_get(lun, "lun_status");
     struct line l = {.n = 0};
 
     fprintf(f, "%s lun %s", get(&l, s, "process"), get(&l, lun, "lun"));
     if (is(s, "process", "plugin"))
         fprintf(f, " client %s", get(&l, s, "client"));
     fprintf(f, ":\n");
-    if (part == CTL_PATHS)
-        print_paths(
-            f, json_object_get(json_object_get(lun, "lun_status"), "paths"));
-    else
+    if (part == CTL_PATHS) {
+        print_map(f, json_object_get(own, "map"));
+        print_paths(f, json_object_get(own, "paths"));
+    } else {
         print_peers(f, json_object_get(s, "peers"));
+    }
 }
 
 void

@@ -105,6 +105,30 @@ check_paths(struct bench *b, const char *lun, const json_t *status)
     add(b, &c);
 }
 
+/* Nothing is said of what is no map, or could not be read. */
+static void
+check_queueing(struct bench *b, const char *lun, const json_t *status)
+{
+    const json_t *map = json_object_get(status, "map");
+    struct check c = {
+        .lun = lun,
+        .aspect = "queueing",
+        .value = field_value(map, "queueing"),
+        .since_s = -1,
+    };
+
+    if (!json_is_boolean(c.value)) {
+        json_decref(c.value);
+        return;
+    }
+    if (json_is_true(c.value)) {
+        c.level = LEVEL_WARN;
+        c.reason = "the multipath map queues I/O while it has no path: set "
+                   "no_path_retry fail";
+    }
+    add(b, &c);
+}
+
 static void
 check_probe(struct bench *b, const char *lun, const json_t *status)
 {
@@ -181,6 +205,7 @@ static void
 check_lun_status(struct bench *b, const char *lun, const json_t *status)
 {
     check_paths(b, lun, status);
+    check_queueing(b, lun, status);
     check_probe(b, lun, status);
     check_registration(b, lun, status);
     check_orphans(b, lun, status);

@@ -312,6 +312,15 @@ paths_good(const struct out *o, const json_t *lun)
 }
 
 static void
+map_queues(const struct out *o, const json_t *lun)
+{
+    const json_t *queueing = get(get(lun, "map"), "queueing");
+
+    if (json_is_boolean(queueing))
+        sample(o, json_is_true(queueing), NULL);
+}
+
+static void
 probe_age(const struct out *o, const json_t *lun)
 {
     field_sample(o, get(lun, "probe"), "age_s", 1);
@@ -565,6 +574,9 @@ static const struct metric {
     {"detour_paths_known", "gauge", "Own paths, working or not.", OF_LUN,
      paths_known},
     {"detour_paths_good", "gauge", "Own paths that work.", OF_LUN, paths_good},
+    {"detour_map_queues", "gauge",
+     "1: the multipath map queues I/O while it has no path.", OF_LUN,
+     map_queues},
     {"detour_probe_age_seconds", "gauge", "Since a probe was answered.", OF_LUN,
      probe_age},
     {"detour_probe_duration_seconds", "gauge", "How long the last probe took.",

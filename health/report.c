@@ -60,6 +60,26 @@ report_text(const char *s)
 }
 
 static json_t *
+text_or_null(const char *s)
+{
+    return s[0] ? report_text(s) : json_null();
+}
+
+static json_t *
+report_map(struct lun *l, uint64_t now_ms)
+{
+    struct lun_map m;
+
+    if (!lun_get_map(l, &m))
+        return json_null();
+    return json_pack("{s:o, s:o, s:o, s:I, s:o}", "name", text_or_null(m.name),
+                     "queueing",
+                     m.read_ms ? json_boolean(m.queues) : json_null(), "age_s",
+                     age_s(m.read_ms, now_ms), "orders", (json_int_t)m.orders,
+                     "multipathd", text_or_null(m.multipathd));
+}
+
+static json_t *
 report_paths(struct lun *l, uint64_t now_ms)
 {
     struct lun_path paths[LUN_PATH_MAX];
@@ -71,11 +91,12 @@ report_paths(struct lun *l, uint64_t now_ms)
         const struct lun_path *p = &paths[i];
 
         if (json_array_append_new(
-                array,
-                json_pack("{s:o, s:s, s:o, s:o}", "name", report_text(p->name),
-                          "state", path_state_name(p->state), "since_s",
-                          age_s(p->since_ms, now_ms), "error",
-                          p->error[0] ? report_text(p->error) : json_null()))) {
+                array, json_pack("{s:o, s:s, s:o, s:o, s:o}", "name",
+                                 report_text(p->name), "state",
+                                 path_state_name(p->state), "since_s",
+                                 age_s(p->since_ms, now_ms), "error",
+                                 text_or_null(p->error), "detail",
+                                 text_or_null(p->detail)))) {
             json_decref(array);
             return NULL;
         }
@@ -121,13 +142,14 @@ report_lun(struct lun *l, const struct monitor_status *st)
     uint64_t now_ms = clock_ms();
 
     return json_pack(
-        "{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:I, s:I}", "id",
+        "{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:I, s:I}", "id",
         lun->id[0] ? report_text(lun->id) : json_null(), "size",
         lun->known ? json_integer((json_int_t)lun->size) : json_null(),
         "block_size", lun->known ? json_integer(lun->block_size) : json_null(),
         "verdict", report_verdict(&st->verdict, now_ms), "paths",
-        report_paths(l, now_ms), "probe", report_probe(st, now_ms),
-        "registration", report_registration(lun), "inflight",
-        (json_int_t)lun->inflight, "orphans", (json_int_t)lun->orphans,
-        "orphan_reads", (json_int_t)lun->orphan_reads);
+        report_paths(l, now_ms), "map", report_map(l, now_ms), "probe",
+        report_probe(st, now_ms), "registration", report_registration(lun),
+        "inflight", (json_int_t)lun->inflight, "orphans",
+        (json_int_t)lun->orphans, "orphan_reads",
+        (json_int_t)lun->orphan_reads);
 }

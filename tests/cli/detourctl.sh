@@ -72,8 +72,11 @@ lun_status() { # VERDICT
     cat <<EOF
 {"id": "naa.1", "size": 1048576, "block_size": 512,
  "verdict": {"state": "$1", "reason": "because", "since_s": 12.0},
- "paths": [{"name": "sdb", "state": "good", "since_s": 75.2, "error": null},
+ "paths": [{"name": "sdb", "state": "good", "since_s": 75.2, "error": null,
+            "detail": "group 1, priority 50"},
            {"name": "sdc", "state": "failed", "since_s": 8000, "error": "cut"}],
+ "map": {"name": "vmstore", "queueing": true, "age_s": 0.5, "orders": 0,
+         "multipathd": "answers, queueing: on"},
  "probe": {"age_s": 0.1, "us": 300, "stuck": 0},
  "registration": {"state": "registered", "number": 1, "key": "de70"},
  "inflight": 3, "orphans": 0, "orphan_reads": 0}
@@ -176,6 +179,9 @@ ok "a plugin on its own paths is as wanted" exits 0
 ok "its route is shown" says '^plugin lun vm1 client a: local, for 3.2s: a reas'
 ok "its verdict is shown" says 'verdict +good for 12s: because'
 ok "paths are shown" says 'path sdc +failed for 2h13m: cut'
+ok "with what else is known" says 'path sdb +good for 1m15s \(group 1, prio'
+ok "and the map they are of" \
+   says 'map vmstore +queues I/O without a path, read 0.5s ago; multipathd ans'
 ok "peers are shown" says 'peer h2 +ready, load 0$'
 ok "their links are shown" says 'link 10.0.0.2 +parked, round trip 250 us$'
 ok "suspects are shown" says 'suspects +h3$'
@@ -299,6 +305,7 @@ ok "reaches no plugin" logged plugin-vm1-a ''
 ask paths vm1
 ok "paths" exits 0
 ok "are shown" says 'path sdc +failed for 2h13m: cut'
+ok "with their map" says 'map vmstore +queues'
 ok "without the rest" silent_on 'verdict|probe'
 ok "of a proxy's LUNs, too" says '^proxy lun vm1:$'
 ok "and of no other LUN" silent_on 'vm2'

@@ -91,6 +91,7 @@ heard(const char *name, unsigned age_ms, const char *text)
     "{'verdict': {'state': '" verdict "', 'reason': 'so', 'since_s': 9},"      \
     " 'paths': [{'name': 'sdb', 'state': 'good'},"                             \
     "           {'name': 'sdc', 'state': 'failed'}],"                          \
+    " 'map': {'queueing': false},"                                             \
     " 'probe': {'age_s': 0.1, 'us': 300, 'stuck': 0},"                         \
     " 'registration': {'state': '" registration "'},"                          \
     " 'size': 1099511627776, 'inflight': 1,"                                   \

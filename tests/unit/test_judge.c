@@ -158,6 +158,25 @@ test_judge_lun_status(void **state)
 }
 
 static void
+test_judge_map_that_queues_is_a_warning(void **state)
+{
+    json_t *checks;
+
+    (void)state;
+    heard("plugin-vm1-a", 100,
+          PLUGIN_OF(LOCAL, QUIET, "{'map': {'queueing': true}}"));
+    expect("plugin-vm1-a", "queueing", "warn", "no_path_retry fail");
+    heard("plugin-vm1-a", 100,
+          PLUGIN_OF(LOCAL, QUIET, "{'map': {'queueing': false}}"));
+    expect("plugin-vm1-a", "queueing", "pass", "");
+    heard("plugin-vm1-a", 100,
+          PLUGIN_OF(LOCAL, QUIET, "{'map': {'queueing': null}}"));
+    checks = judge(&picture, &now);
+    assert_null(find(checks, "plugin-vm1-a", "queueing"));
+    json_decref(checks);
+}
+
+static void
 test_judge_missing_key_is_told_where_one_is_needed(void **state)
 {
     (void)state;
@@ -358,6 +377,7 @@ main(void)
         TEST(test_judge_no_alarm_when_it_is_off),
         TEST(test_judge_queue),
         TEST(test_judge_lun_status),
+        TEST(test_judge_map_that_queues_is_a_warning),
         TEST(test_judge_missing_key_is_told_where_one_is_needed),
         TEST(test_judge_no_peer_is_a_warning_unless_there_is_no_other_host),
         TEST(test_judge_silent_process_has_one_check_and_it_fails),

@@ -155,6 +155,7 @@ test_metrics_samples(void **state)
         "\ndetour_paths_good{process=\"plugin-vm1-a\",lun=\"vm1\","
         "client=\"a\"} 1\n",
         "\ndetour_paths_known{process=\"proxy\",lun=\"vm1\"} 2\n",
+        "\ndetour_map_queues{process=\"proxy\",lun=\"vm1\"} 0\n",
         "\ndetour_lun_size_bytes{process=\"proxy\",lun=\"vm1\"} "
         "1099511627776\n",
         "\ndetour_proxy_tls_errors_total{process=\"proxy\"} 6\n",
