@@ -50,8 +50,8 @@ is "its sections come in the house's order" \
     "NAME,SYNOPSIS,DESCRIPTION,EXAMPLES,OPTIONS,SIGNALS,EXIT STATUS,FILES,\
 DIAGNOSTICS,SECURITY,BUGS,VERSION,SEE ALSO"
 
-# in_source WORDS: do plugin/*.c say them, with strings joined?
-sources=$(cat plugin/*.c | tr -d '\n' | sed 's/" *"//g')
+# in_source WORDS: do the plugin's parts say them, with strings joined?
+sources=$(cat plugin/*.c lun/*.c common/*.c | tr -d '\n' | sed 's/" *"//g')
 in_source() {
     [[ $sources == *"$1"* ]]
 }

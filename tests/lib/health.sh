@@ -30,6 +30,7 @@ lun_status() { # VERDICT
     cat <<END
 {"id": "naa.1", "size": 1048576, "block_size": 512,
  "verdict": {"state": "$1", "reason": "because", "since_s": 12.0},
+ "map": {"name": "vmstore", "queueing": false, "age_s": 0.5},
  "paths": [{"name": "sdb", "state": "good", "since_s": 75.2, "error": null},
            {"name": "sdc", "state": "good", "since_s": 8000, "error": null}],
  "probe": {"age_s": 0.1, "us": 300, "stuck": 0},
