@@ -24,12 +24,22 @@ static struct {
     struct dm_map map;
     int error;
     bool hangs;
-    unsigned reads, orders;
+    unsigned reads, orders, inside;
     dev_t dev; /* that was asked last */
 } dm = {.lock = PTHREAD_MUTEX_INITIALIZER, .moved = PTHREAD_COND_INITIALIZER};
 
 int __wrap_dm_read(dev_t dev, struct dm_map *m);
 int __wrap_dm_fail_queued(dev_t dev);
+
+static void
+enter_locked(dev_t dev)
+{
+    dm.dev = dev;
+    dm.inside++;
+    while (dm.hangs)
+        pthread_cond_wait(&dm.moved, &dm.lock);
+    dm.inside--;
+}
 
 int
 __wrap_dm_read(dev_t dev, struct dm_map *m)
@@ -38,9 +48,7 @@ __wrap_dm_read(dev_t dev, struct dm_map *m)
 
     pthread_mutex_lock(&dm.lock);
     dm.reads++;
-    dm.dev = dev;
-    while (dm.hangs)
-        pthread_cond_wait(&dm.moved, &dm.lock);
+    enter_locked(dev);
     *m = dm.map;
     err = dm.error;
     pthread_mutex_unlock(&dm.lock);
@@ -52,9 +60,7 @@ __wrap_dm_fail_queued(dev_t dev)
 {
     pthread_mutex_lock(&dm.lock);
     dm.orders++;
-    dm.dev = dev;
-    while (dm.hangs)
-        pthread_cond_wait(&dm.moved, &dm.lock);
+    enter_locked(dev);
     dm.map.queues = false;
     pthread_mutex_unlock(&dm.lock);
     return 0;
@@ -77,6 +83,17 @@ dm_count(const unsigned *field)
     n = *field;
     pthread_mutex_unlock(&dm.lock);
     return n;
+}
+
+static dev_t
+dev_asked(void)
+{
+    dev_t dev;
+
+    pthread_mutex_lock(&dm.lock);
+    dev = dm.dev;
+    pthread_mutex_unlock(&dm.lock);
+    return dev;
 }
 
 /* ---- the device -------------------------------------------------- */
@@ -266,6 +283,7 @@ setup(void **state)
     fake_sysfs_device("dm-3", "253:3");
     fake_sysfs_path("dm-3", "sdb", "8:16", "running");
     fake_sysfs_path("dm-3", "sdc", "8:32", "running");
+    pthread_mutex_lock(&dm.lock);
     dm.map = (struct dm_map){
         .name = "vmstore",
         .npaths = 2,
@@ -273,7 +291,9 @@ setup(void **state)
                   {.dev = makedev(8, 32), .active = true, .group = 2}}};
     dm.reads = dm.orders = 0;
     dm.error = 0;
-    dm.hangs = gone = open_hangs = false;
+    dm.hangs = false;
+    pthread_mutex_unlock(&dm.lock);
+    gone = open_hangs = false;
     kind = A_MAP;
     notified = looks = 0;
     heard.fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
@@ -302,8 +322,7 @@ teardown(void **state)
     l = NULL;
     fake_daemon_stop();
     /* a thread that was left behind may be in there */
-    while (dm.hangs)
-        usleep(1000);
+    wait_until(dm_count(&dm.inside) == 0);
     close(heard.fd);
     return fixture_teardown(state);
 }
@@ -374,7 +393,7 @@ test_paths_are_told_with_what_is_known_of_them(void **state)
     assert_string_equal(path_of("sdc").detail, "group 2");
     assert_string_equal(map_now().name, "vmstore");
     assert_string_equal(map_now().multipathd, "answers, queueing: on");
-    assert_true(dm.dev == makedev(253, 3));
+    assert_true(dev_asked() == makedev(253, 3));
 }
 
 static void
@@ -716,7 +735,7 @@ test_map_that_hangs_when_opened_is_made_to_fail(void **state)
     open_lun(path);
     lun_fail_queued(l, true);
     wait_until(dm_count(&dm.orders) > 0);
-    assert_true(dm.dev == makedev(253, 3));
+    assert_true(dev_asked() == makedev(253, 3));
 }
 
 /* What stands there is another LUN's map, or none. */
