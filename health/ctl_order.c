@@ -45,37 +45,15 @@ run_plugin_command(struct ctl *c, const char *path, json_t *body)
     return c->n ? post(c, path, body) : ctl_none_found(c, "plugin");
 }
 
-/* Those that took the order take it back when the time is over, or when the
- * person ends it before. */
-static int
-return_later(struct ctl *c, const sigset_t *ends, int result)
-{
-    int returned;
-
-    for (size_t i = c->n; i-- > 0;)
-        if (c->calls[i].status != 200)
-            ctl_drop(c, i);
-    if (c->n == 0)
-        return result;
-    fflush(stdout);
-    ctl_pause(ends, c->for_s);
-    c->command = "return";
-    returned = post(c, "/return", NULL);
-    return returned > result ? returned : result;
-}
-
 int
 ctl_order_redirect(struct ctl *c)
 {
-    json_t *body = json_pack("{s:s*}", "peer", c->host);
-    sigset_t ends;
-    int result;
+    json_t *body = json_pack("{s:s*, s:o*}", "peer", c->host, "for_s",
+                             c->for_s ? json_integer(c->for_s) : NULL);
+    int result = run_plugin_command(c, "/redirect", body);
 
-    if (c->for_s)
-        ctl_hold_signals(&ends); /* before there is something to take back */
-    result = run_plugin_command(c, "/redirect", body);
     json_decref(body);
-    return c->for_s ? return_later(c, &ends, result) : result;
+    return result;
 }
 
 int

@@ -229,6 +229,8 @@ print_route(FILE *f, const json_t *route)
                 get(&l, route, "generation"));
     if (json_is_true(json_object_get(route, "manual")))
         fprintf(f, ", by hand");
+    if (json_is_number(json_object_get(route, "manual_left_s")))
+        fprintf(f, " for another %s", get_span(&l, route, "manual_left_s"));
     fprintf(f, ", for %s", get_span(&l, route, "since_s"));
     print_reason(f, route, "reason");
     if (json_array_size(suspects) == 0)

@@ -77,7 +77,7 @@ static const char usage[] =
     "  --rundir DIR         where the processes' sockets are\n"
     "  --client NAME        only the plugin process of this client\n"
     "  --json               answers as JSON\n"
-    "  --for TIME           redirect: return after so long (30s, 10m, 2h)\n"
+    "  --for TIME           redirect: only for so long (30s, 10m, 2h)\n"
     "  --follow             events: go on with what changes from now on\n"
     "  --sysroot DIR        check: DIR/etc, DIR/proc, DIR/sys instead of /\n"
     "  --help, --version\n";

@@ -209,23 +209,34 @@ is_order(const char *path)
 }
 
 static unsigned
+redirect(const json_t *body, json_t **reply)
+{
+    const json_t *peer = json_object_get(body, "peer");
+    const json_t *for_s = json_object_get(body, "for_s");
+    json_int_t s = json_integer_value(for_s);
+    struct router_order order = {.peer = json_string_value(peer)};
+    char err[256];
+
+    if (peer && !json_is_string(peer) && !json_is_null(peer))
+        return reply_error(reply, 400, "\"peer\" must be a host's name");
+    if (for_s && (s < 1 || s > ROUTER_ORDER_MAX_S))
+        return reply_error(reply, 400,
+                           "\"for_s\" must be whole seconds, 1 to 86400");
+    order.for_ms = (uint64_t)s * 1000;
+    if (router_redirect(router, &order, err, sizeof err) < 0)
+        return reply_error(reply, 409, err);
+    return 200;
+}
+
+static unsigned
 order(const char *path, const json_t *body, json_t **reply)
 {
-    const json_t *peer = body ? json_object_get(body, "peer") : NULL;
-    char err[256];
-    int e;
-
-    if (strcmp(path, "/redirect") == 0) {
-        if (peer && !json_is_string(peer) && !json_is_null(peer))
-            return reply_error(reply, 400, "\"peer\" must be a host's name");
-        e = router_redirect(router, json_string_value(peer), err, sizeof err);
-    } else if (strcmp(path, "/confirm-dead") == 0) {
+    if (strcmp(path, "/redirect") == 0)
+        return redirect(body, reply);
+    if (strcmp(path, "/confirm-dead") == 0)
         return confirm_dead(body, reply);
-    } else {
-        router_return(router);
-        return 200;
-    }
-    return e < 0 ? reply_error(reply, 409, err) : 200;
+    router_return(router);
+    return 200;
 }
 
 static unsigned

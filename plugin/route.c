@@ -12,6 +12,7 @@
  *              peer drains, failed  next_route()      as refused, the same
  *                                                     peer in the next round
  *              tick                 may_return()      RETURNING
+ *              tick, order is over  may_go_home()     RETURNING
  *              order to redirect    another is ready  OPENING
  *              order to return      may_go_home()     RETURNING
  *  RETURNING   home                                   LOCAL
@@ -277,6 +278,28 @@ leave_peer(struct route *r, const struct route_options *opt,
     return next_route(r, opt, view, why, false, now_ms);
 }
 
+/* An order to redirect holds from now on, in place of the one before. */
+static void
+hold_order(struct route *r, const struct route_event *ev, uint64_t now_ms)
+{
+    r->manual = true;
+    r->manual_until_ms = ev->for_ms ? now_ms + ev->for_ms : 0;
+}
+
+static void
+drop_order(struct route *r)
+{
+    r->manual = false;
+    r->manual_until_ms = 0;
+    r->wanted = ROUTE_SELF;
+}
+
+static bool
+order_is_over(const struct route *r, uint64_t now_ms)
+{
+    return r->manual && r->manual_until_ms != 0 && now_ms >= r->manual_until_ms;
+}
+
 static enum route_do
 order_redirect(struct route *r, const struct route_options *opt,
                const struct route_view *view, const struct route_event *ev,
@@ -286,14 +309,15 @@ order_redirect(struct route *r, const struct route_options *opt,
     int peer;
 
     r->wanted = ev->peer;
-    r->manual = r->manual || there;
+    if (there)
+        hold_order(r, ev, now_ms);
     if (there && (ev->peer == ROUTE_SELF || ev->peer == r->peer))
         return ROUTE_DO_NOTHING;
     begin_round(r);
     peer = choose_peer(r, opt, view);
     if (peer == ROUTE_SELF || (there && peer == r->peer))
         return ROUTE_DO_NOTHING;
-    r->manual = true;
+    hold_order(r, ev, now_ms);
     r->leave_clean = true;
     return open_peer(r, peer, ev->why, now_ms);
 }
@@ -306,16 +330,15 @@ may_go_home(const struct route_view *view)
 }
 
 static enum route_do
-order_return(struct route *r, const struct route_view *view,
-             const struct route_event *ev, uint64_t now_ms)
+order_return(struct route *r, const struct route_view *view, const char *why,
+             uint64_t now_ms)
 {
-    r->manual = false;
-    r->wanted = ROUTE_SELF;
+    drop_order(r);
     if (!may_go_home(view))
         return ROUTE_DO_NOTHING;
     begin_round(r);
     r->leave_clean = true;
-    return go_home(r, ev->why, now_ms);
+    return go_home(r, why, now_ms);
 }
 
 /* The earliest moment of a return without an order. */
@@ -384,8 +407,11 @@ step_redirected(struct route *r, const struct route_options *opt,
     case ROUTE_EV_REDIRECT:
         return order_redirect(r, opt, view, ev, now_ms);
     case ROUTE_EV_RETURN:
-        return order_return(r, view, ev, now_ms);
+        return order_return(r, view, ev->why, now_ms);
     case ROUTE_EV_TICK:
+        if (order_is_over(r, now_ms))
+            return order_return(r, view, "the time of the order is over",
+                                now_ms);
         if (!may_return(r, opt, view, now_ms))
             return ROUTE_DO_NOTHING;
         begin_round(r);
@@ -413,9 +439,9 @@ step_queueing(struct route *r, const struct route_options *opt,
               uint64_t now_ms)
 {
     if (ev->kind == ROUTE_EV_REDIRECT)
-        r->manual = true, r->wanted = ev->peer;
-    else if (ev->kind == ROUTE_EV_RETURN)
-        r->manual = false, r->wanted = ROUTE_SELF;
+        hold_order(r, ev, now_ms), r->wanted = ev->peer;
+    else if (ev->kind == ROUTE_EV_RETURN || order_is_over(r, now_ms))
+        drop_order(r);
     else if (ev->kind != ROUTE_EV_TICK)
         return ROUTE_DO_NOTHING;
     if (still_settling(r, opt, view, now_ms))
@@ -475,9 +501,8 @@ step_returning(struct route *r, const struct route_options *opt,
     switch (ev->kind) {
     case ROUTE_EV_HOME:
         arrived(r, opt, view, ROUTE_SELF);
-        if (r->manual) /* no peer would serve: VMs go before orders */
-            r->manual = false;
-        r->wanted = r->peer = r->served_by = ROUTE_SELF;
+        drop_order(r); /* perhaps no peer would serve: VMs go before orders */
+        r->peer = r->served_by = ROUTE_SELF;
         r->home_ms = now_ms;
         return enter(r, ROUTE_LOCAL, NULL, ROUTE_DO_NOTHING, now_ms);
     case ROUTE_EV_HOME_FAILED:
@@ -546,7 +571,11 @@ route_next_ms(const struct route *r, const struct route_options *opt,
         return r->retry_at_ms > now_ms ? r->retry_at_ms
                                        : now_ms + opt->retry_ms;
     case ROUTE_REDIRECTED:
-        if (r->manual || view->local_good_ms == 0)
+        if (order_is_over(r, now_ms))
+            return now_ms + 1;
+        if (r->manual)
+            return r->manual_until_ms ? r->manual_until_ms : UINT64_MAX;
+        if (view->local_good_ms == 0)
             return UINT64_MAX;
         if (return_ms(r, opt, view) > now_ms)
             return return_ms(r, opt, view);

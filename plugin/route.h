@@ -69,6 +69,7 @@ struct route_event {
     enum route_event_kind kind;
     int peer;        /* ROUTE_EV_REDIRECT */
     const char *why; /* for people, or NULL */
+    uint64_t for_ms; /* ROUTE_EV_REDIRECT: ends by itself; 0: never */
 };
 
 enum route_do {
@@ -91,6 +92,8 @@ struct route {
     bool leave_clean;    /* let what is under way finish before leaving */
     bool manual;         /* redirected by order: no return by itself */
     int wanted;          /* by order: this peer first; ROUTE_SELF: any */
+    /* of a manual redirection: when it ends by itself; 0: it does not */
+    uint64_t manual_until_ms;
 
     /* through whom an orphan of ours may still travel */
     bool suspect_self;

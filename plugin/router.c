@@ -518,7 +518,7 @@ router_thread(void *opaque)
         if (noticed(r, &view, &ev, why, sizeof why))
             handle(r, &ev, &view, peers);
         while (next_posted(r, &p)) {
-            ev = (struct route_event){p.kind, p.peer, p.why};
+            ev = (struct route_event){p.kind, p.peer, p.why, p.for_ms};
             if (still_current(r, &p))
                 handle(r, &ev, &view, peers);
         }

@@ -73,12 +73,22 @@ bool router_by_range(const struct router *r);
 void router_report_error(struct router *r, enum route_event_kind kind,
                          uint64_t serial, int error);
 
-/* router_redirect - an order; peer NULL: any that is ready.
+/* The longest time of an order that ends by itself. */
+#define ROUTER_ORDER_MAX_S 86400
+
+struct router_order {
+    const char *peer; /* NULL: any that is ready */
+    uint64_t for_ms;  /* then as by router_return; 0: until router_return */
+};
+
+/* router_redirect - send the I/O through a peer.  In place of an order that
+ * holds already; a restart of the process forgets it.
  *
  * errors:  -ENOENT, -EHOSTUNREACH and a message in err; 0: ordered, and status
  *          will show it
  */
-int router_redirect(struct router *r, const char *peer, char *err, size_t len);
+int router_redirect(struct router *r, const struct router_order *order,
+                    char *err, size_t len);
 
 /* router_return - an order: no redirection is wanted any more.  The route comes
  * home at once when it can, else as soon as our own paths are good. */

@@ -32,6 +32,7 @@ struct posted {
     uint64_t serial; /* of the gate's opening it is about; 0: an order */
     int peer;
     char why[192];
+    uint64_t for_ms; /* an order to redirect: ends by itself; 0: never */
 };
 
 /* A suspect that is no peer for this LUN any more: a predecessor left writes

@@ -8,9 +8,12 @@
 #include "plugin/router_impl.h"
 
 int
-router_redirect(struct router *r, const char *peer, char *err, size_t len)
+router_redirect(struct router *r, const struct router_order *order, char *err,
+                size_t len)
 {
-    struct posted ev = {.kind = ROUTE_EV_REDIRECT, .peer = ROUTE_SELF};
+    struct posted ev = {
+        .kind = ROUTE_EV_REDIRECT, .peer = ROUTE_SELF, .for_ms = order->for_ms};
+    const char *peer = order->peer;
     bool ready = false;
 
     snprintf(ev.why, sizeof ev.why, "by order");

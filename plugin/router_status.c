@@ -53,6 +53,19 @@ redirected_s(const struct route *t)
     return (double)ms / 1000;
 }
 
+/* Of an order that ends by itself. */
+static json_t *
+manual_left_s(const struct route *t)
+{
+    uint64_t now = clock_ms();
+
+    if (!t->manual || t->manual_until_ms == 0)
+        return json_null();
+    return json_real(t->manual_until_ms > now
+                         ? (double)(t->manual_until_ms - now) / 1000
+                         : 0);
+}
+
 static json_t *
 report_route(struct router *r, const struct route *t)
 {
@@ -61,12 +74,13 @@ report_route(struct router *r, const struct route *t)
                        : json_string(peers_host(r->peers, t->peer)->name);
 
     return json_pack(
-        "{ss sf ss so sI sb so sI so sf sf}", "phase",
+        "{ss sf ss so sI sb so so sI so sf sf}", "phase",
         route_phase_name(t->phase), "since_s",
         (double)(clock_ms() - t->since_ms) / 1000, "reason", t->reason, "peer",
         peer, "generation", (json_int_t)t->generation, "manual", t->manual,
-        "suspects", suspects(r, t), "changes", (json_int_t)t->changes,
-        "entered", entered(t), "redirected_s", redirected_s(t), "hold_down_s",
+        "manual_left_s", manual_left_s(t), "suspects", suspects(r, t),
+        "changes", (json_int_t)t->changes, "entered", entered(t),
+        "redirected_s", redirected_s(t), "hold_down_s",
         (double)route_hold_down_ms(t, &r->route_opt) / 1000);
 }
 

@@ -43,6 +43,7 @@ struct world {
     struct route_peer peers[PEERS];
     struct route_view view;
     uint64_t now;
+    uint64_t for_ms; /* of orders to redirect */
 };
 
 static void
@@ -58,7 +59,8 @@ setup(struct world *w)
 static enum route_do
 step(struct world *w, enum route_event_kind kind, int peer)
 {
-    struct route_event ev = {.kind = kind, .peer = peer, .why = "test"};
+    struct route_event ev = {
+        .kind = kind, .peer = peer, .why = "test", .for_ms = w->for_ms};
 
     return route_step(&w->r, &w->opt, &w->view, &ev, w->now);
 }
@@ -865,6 +867,95 @@ test_route_order_to_redirect_is_sticky(void **state)
 }
 
 static void
+test_route_order_for_a_time_ends_by_itself(void **state)
+{
+    struct world w;
+
+    (void)state;
+    setup(&w);
+    go_local(&w);
+    peers_ready(&w, 7);
+    w.for_ms = 600000;
+    succeed(&w, step(&w, ROUTE_EV_REDIRECT, 1), false);
+    assert_int_equal(route_next_ms(&w.r, &w.opt, &w.view, w.now),
+                     w.now + 600000);
+    w.now += 600000 - 1;
+    assert_int_equal(step(&w, ROUTE_EV_TICK, SELF), NOTHING);
+    w.now++;
+    assert_int_equal(step(&w, ROUTE_EV_TICK, SELF), HOME);
+    assert_false(w.r.manual);
+    assert_string_equal(w.r.reason, "the time of the order is over");
+}
+
+/* Then the return is as without an order: after the hold-down. */
+static void
+test_route_order_that_ends_without_paths_waits_for_them(void **state)
+{
+    struct world w;
+
+    (void)state;
+    setup(&w);
+    go_local(&w);
+    peers_ready(&w, 7);
+    w.for_ms = 1000;
+    succeed(&w, step(&w, ROUTE_EV_REDIRECT, 1), false);
+    own_paths(&w, false);
+    w.now += 1000;
+    assert_int_equal(step(&w, ROUTE_EV_TICK, SELF), NOTHING);
+    assert_false(w.r.manual);
+    own_paths(&w, true);
+    assert_int_equal(step(&w, ROUTE_EV_TICK, SELF), NOTHING);
+    w.now += route_hold_down_ms(&w.r, &w.opt);
+    assert_int_equal(step(&w, ROUTE_EV_TICK, SELF), HOME);
+}
+
+/* The last order counts, with its time or without. */
+static void
+test_route_order_takes_the_place_of_the_one_before(void **state)
+{
+    struct world w;
+
+    (void)state;
+    setup(&w);
+    go_local(&w);
+    peers_ready(&w, 7);
+    w.for_ms = 1000;
+    succeed(&w, step(&w, ROUTE_EV_REDIRECT, 1), false);
+    w.now += 900;
+    assert_int_equal(step(&w, ROUTE_EV_REDIRECT, 1), NOTHING);
+    w.now += 900;
+    assert_int_equal(step(&w, ROUTE_EV_TICK, SELF), NOTHING);
+    w.for_ms = 0;
+    assert_int_equal(step(&w, ROUTE_EV_REDIRECT, SELF), NOTHING);
+    w.now += 3600000;
+    assert_int_equal(step(&w, ROUTE_EV_TICK, SELF), NOTHING);
+    assert_true(w.r.manual);
+}
+
+/* The time runs on while the peer is changed, or nobody serves. */
+static void
+test_route_order_ends_while_requests_wait(void **state)
+{
+    struct world w;
+
+    (void)state;
+    setup(&w);
+    go_local(&w);
+    peers_ready(&w, 2);
+    w.for_ms = 1000;
+    succeed(&w, step(&w, ROUTE_EV_REDIRECT, 1), false);
+    own_paths(&w, false);
+    peers_ready(&w, 0);
+    assert_int_equal(step(&w, ROUTE_EV_PEER_LOST, SELF), NOTHING);
+    assert_int_equal(w.r.phase, QUEUEING);
+    w.now += 1000;
+    own_paths(&w, true);
+    peers_ready(&w, 7);
+    assert_int_equal(step(&w, ROUTE_EV_TICK, SELF), HOME);
+    assert_false(w.r.manual);
+}
+
+static void
 test_route_order_without_a_ready_peer_changes_nothing(void **state)
 {
     struct world w;
@@ -994,6 +1085,7 @@ random_step(struct walk *k)
     };
 
     shuffle_world(&k->w);
+    k->w.for_ms = dice(2) ? 0 : dice(20000) + 1;
     if (k->pending != ROUTE_DO_NOTHING)
         finish_action(k, dice(2));
     else
@@ -1082,6 +1174,11 @@ main(void)
         cmocka_unit_test(test_route_failed_return_waits_longer),
         cmocka_unit_test(test_route_flapping_paths_are_trusted_less),
         cmocka_unit_test(test_route_order_to_redirect_is_sticky),
+        cmocka_unit_test(test_route_order_for_a_time_ends_by_itself),
+        cmocka_unit_test(
+            test_route_order_that_ends_without_paths_waits_for_them),
+        cmocka_unit_test(test_route_order_takes_the_place_of_the_one_before),
+        cmocka_unit_test(test_route_order_ends_while_requests_wait),
         cmocka_unit_test(test_route_order_without_a_ready_peer_changes_nothing),
         cmocka_unit_test(test_route_order_is_given_up_when_nobody_serves),
         cmocka_unit_test(test_route_random_walk_keeps_the_rules),

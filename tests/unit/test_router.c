@@ -642,6 +642,15 @@ test_router_lost_write_fences_ourselves(void **state)
     assert_int_equal(count(&t.releases), 1);
 }
 
+/* Until router_return. */
+static int
+redirect(const char *peer, char *err, size_t len)
+{
+    const struct router_order order = {.peer = peer};
+
+    return router_redirect(router, &order, err, len);
+}
+
 static void
 test_router_clean_move_fences_nobody(void **state)
 {
@@ -651,7 +660,7 @@ test_router_clean_move_fences_nobody(void **state)
     t.ready[0] = true;
     start();
     eventually(where() == GATE_LOCAL);
-    assert_int_equal(router_redirect(router, NULL, err, sizeof err), 0);
+    assert_int_equal(redirect(NULL, err, sizeof err), 0);
     eventually(where() == GATE_PEER);
     assert_int_equal(t.asked.nfence, 0);
     assert_false(t.saved_at_open.local);
@@ -666,7 +675,7 @@ test_router_lost_peer_is_fenced_on_the_way_home(void **state)
     t.ready[0] = true;
     start();
     eventually(where() == GATE_LOCAL);
-    assert_int_equal(router_redirect(router, "b", err, sizeof err), 0);
+    assert_int_equal(redirect("b", err, sizeof err), 0);
     eventually(where() == GATE_PEER);
     /* it may still look ready when the loss is noticed, and be asked again */
     LOCKED(t.ready[0] = false; t.open_result = -EACCES);
@@ -688,7 +697,7 @@ test_router_peer_that_failed_a_write_is_fenced_on_the_way_home(void **state)
     t.ready[0] = true;
     start();
     eventually(where() == GATE_LOCAL);
-    assert_int_equal(router_redirect(router, "b", err, sizeof err), 0);
+    assert_int_equal(redirect("b", err, sizeof err), 0);
     eventually(where() == GATE_PEER);
     assert_int_equal(gate_enter(router_gate(router), &rq, 0), 0);
     gate_leave(router_gate(router), &rq, true);
@@ -909,7 +918,7 @@ refuses_to_forget(const char *host)
     LOCKED(t.ready[1] = true);
     news();
     /* both of them are seen ready, and yet nobody is asked */
-    eventually(router_redirect(router, NULL, err, sizeof err) == 0);
+    eventually(redirect(NULL, err, sizeof err) == 0);
     look_again();
     assert_int_equal(where(), GATE_HELD);
     assert_int_equal(count(&t.opens) + count(&t.registers), 0);
@@ -989,16 +998,15 @@ test_router_order_connects_to_the_peer_it_names(void **state)
     t.ready[0] = true;
     start();
     eventually(where() == GATE_LOCAL);
-    assert_int_equal(router_redirect(router, "c", err, sizeof err),
-                     -EHOSTUNREACH);
+    assert_int_equal(redirect("c", err, sizeof err), -EHOSTUNREACH);
     assert_non_null(strstr(err, "c is not ready to serve LUN vm"));
     eventually(kept() == 1u << 1);
     LOCKED(t.ready[1] = true);
     news();
-    eventually(router_redirect(router, "c", err, sizeof err) == 0);
+    eventually(redirect("c", err, sizeof err) == 0);
     eventually(where() == GATE_PEER);
     assert_int_equal(t.asked.peer, 1);
-    assert_int_equal(router_redirect(router, "x", err, sizeof err), -ENOENT);
+    assert_int_equal(redirect("x", err, sizeof err), -ENOENT);
 }
 
 static bool
@@ -1024,7 +1032,7 @@ test_router_return_without_paths_waits_for_them(void **state)
     t.ready[0] = true;
     start();
     eventually(where() == GATE_LOCAL);
-    assert_int_equal(router_redirect(router, NULL, err, sizeof err), 0);
+    assert_int_equal(redirect(NULL, err, sizeof err), 0);
     eventually(manual() && where() == GATE_PEER);
     LOCKED(t.local_usable = false);
     news();
@@ -1034,6 +1042,37 @@ test_router_return_without_paths_waits_for_them(void **state)
     LOCKED(t.local_usable = true);
     news();
     eventually(where() == GATE_LOCAL);
+}
+
+static double
+manual_left_s(void)
+{
+    json_t *status = router_status(router);
+    double left = json_number_value(
+        json_object_get(json_object_get(status, "route"), "manual_left_s"));
+
+    json_decref(status);
+    return left;
+}
+
+/* Nobody has to give a second order, nor to wait for the time. */
+static void
+test_router_order_for_a_time_ends_by_itself(void **state)
+{
+    const struct router_order hour = {.for_ms = 3600000};
+    const struct router_order moment = {.for_ms = 50};
+    char err[256];
+
+    (void)state;
+    t.ready[0] = true;
+    start();
+    eventually(where() == GATE_LOCAL);
+    eventually(router_redirect(router, &hour, err, sizeof err) == 0);
+    eventually(manual() && where() == GATE_PEER);
+    assert_true(manual_left_s() > 3500 && manual_left_s() <= 3600);
+    assert_int_equal(router_redirect(router, &moment, err, sizeof err), 0);
+    eventually(where() == GATE_LOCAL);
+    assert_false(manual());
 }
 
 static void
@@ -1171,6 +1210,7 @@ main(void)
         TEST(test_router_confirm_dead_refuses_what_cannot_be),
         TEST(test_router_order_connects_to_the_peer_it_names),
         TEST(test_router_return_without_paths_waits_for_them),
+        TEST(test_router_order_for_a_time_ends_by_itself),
         TEST(test_router_tells_the_monitor_of_answers),
         TEST(test_router_preferred_size_is_one_that_nbd_knows),
         TEST(test_router_stops_while_registering_hangs),
