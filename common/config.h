@@ -58,6 +58,7 @@ struct config_lun {
     unsigned standby_peers;
     unsigned connections;
     unsigned requests_per_connection;
+    unsigned switch_limit; /* within an hour; 0: none */
 };
 
 /* Of detour-health, which runs on a host if it has this section. */

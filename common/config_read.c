@@ -129,6 +129,7 @@ static const struct config_key lun_keys[] = {
     LUN_NUMBER(standby_peers, 0, 31),
     LUN_NUMBER(connections, 1, 16),
     LUN_NUMBER(requests_per_connection, 1, 1024),
+    LUN_NUMBER(switch_limit, 0, 60),
 };
 
 static const struct config_lun lun_defaults = {
@@ -149,6 +150,7 @@ static const struct config_lun lun_defaults = {
     .standby_peers = TIMERS_STANDBY_PEERS,
     .connections = TIMERS_CONNECTIONS,
     .requests_per_connection = TIMERS_REQUESTS_PER_CONNECTION,
+    .switch_limit = TIMERS_SWITCH_LIMIT,
 };
 
 /* ---- one section --------------------------------------------------------- */

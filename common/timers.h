@@ -50,6 +50,10 @@
 #define TIMERS_FAILBACK_MAX_MS   300000
 /* a random part added to each hold-down, so that hosts come home staggered */
 #define TIMERS_FAILBACK_JITTER_MS 1000
+/* so many moves between own paths and peers within an hour, and the route stays
+ * with a peer: with the doubling above, and paths that fail as soon as it is
+ * home, 10 are made in 10 + 20 + 40 + 80 + 160 s */
+#define TIMERS_SWITCH_LIMIT 10
 /* a held request fails with EIO after this long; 0: never */
 #define TIMERS_QUEUE_LIMIT_MS 0
 /* a route that has been through a peer for this long fails /health, where it

@@ -231,6 +231,9 @@ print_route(FILE *f, const json_t *route)
         fprintf(f, ", by hand");
     if (json_is_number(json_object_get(route, "manual_left_s")))
         fprintf(f, " for another %s", get_span(&l, route, "manual_left_s"));
+    if (json_is_true(json_object_get(route, "latched")))
+        fprintf(f, ", stays until return (%s switches within an hour)",
+                get(&l, route, "hour_switches"));
     fprintf(f, ", for %s", get_span(&l, route, "since_s"));
     print_reason(f, route, "reason");
     if (json_array_size(suspects) == 0)

@@ -234,7 +234,7 @@ check_route(struct bench *b, const char *lun, const json_t *route)
 {
     const char *peer = field_text(route, "peer");
     const char *reason = field_text(route, "reason");
-    char text[512];
+    char text[512], how[80] = "";
     struct check c = {
         .lun = lun,
         .aspect = "route",
@@ -246,11 +246,14 @@ check_route(struct bench *b, const char *lun, const json_t *route)
 
     if (!*field_text(route, "phase"))
         reason = "it does not tell its route";
+    if (json_is_true(json_object_get(route, "manual")))
+        field_print(how, sizeof how, ", by hand");
+    else if (json_is_true(json_object_get(route, "latched")))
+        field_print(how, sizeof how,
+                    ", stays until return after %.0f switches in an hour",
+                    field_number(route, "hour_switches", 0));
     if (*peer)
-        field_print(text, sizeof text, "through %s%s: %s", peer,
-                    json_is_true(json_object_get(route, "manual")) ? ", by hand"
-                                                                   : "",
-                    reason);
+        field_print(text, sizeof text, "through %s%s: %s", peer, how, reason);
     else
         field_print(text, sizeof text, "%s", reason);
     add(b, &c);

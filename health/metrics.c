@@ -116,6 +116,19 @@ route_manual(const struct out *o, const json_t *a)
 }
 
 static void
+route_latched(const struct out *o, const json_t *a)
+{
+    if (json_is_boolean(get(get(a, "route"), "latched")))
+        sample(o, json_is_true(get(get(a, "route"), "latched")), NULL);
+}
+
+static void
+hour_switches(const struct out *o, const json_t *a)
+{
+    field_sample(o, get(a, "route"), "hour_switches", 1);
+}
+
+static void
 route_changes(const struct out *o, const json_t *a)
 {
     json_t *e;
@@ -538,6 +551,12 @@ static const struct metric {
      OF_PLUGIN, route_age},
     {"detour_route_manual", "gauge", "1: redirected by hand.", OF_PLUGIN,
      route_manual},
+    {"detour_route_latched", "gauge",
+     "1: after too many switches it does not come home by itself.", OF_PLUGIN,
+     route_latched},
+    {"detour_route_hour_switches", "gauge",
+     "Moves between own paths and peers within an hour that nobody ordered.",
+     OF_PLUGIN, hour_switches},
     {"detour_route_changes_total", "counter",
      "Changes of the route's state, by what caused them.", OF_PLUGIN,
      route_changes},

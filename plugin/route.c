@@ -12,7 +12,8 @@
  *              peer drains, failed  next_route()      as refused, the same
  *                                                     peer in the next round
  *              tick                 may_return()      RETURNING
- *              tick, order is over  may_go_home()     RETURNING
+ *              tick, order is over  may_go_home(),
+ *                                   latch is open     RETURNING
  *              order to redirect    another is ready  OPENING
  *              order to return      may_go_home()     RETURNING
  *  RETURNING   home                                   LOCAL
@@ -329,16 +330,24 @@ may_go_home(const struct route_view *view)
     return view->local_usable && view->local_orphans == 0;
 }
 
+/* From a peer that serves well. */
+static enum route_do
+come_home(struct route *r, const char *why, uint64_t now_ms)
+{
+    begin_round(r);
+    r->leave_clean = true;
+    return go_home(r, why, now_ms);
+}
+
 static enum route_do
 order_return(struct route *r, const struct route_view *view, const char *why,
              uint64_t now_ms)
 {
     drop_order(r);
+    latch_open(&r->latch);
     if (!may_go_home(view))
         return ROUTE_DO_NOTHING;
-    begin_round(r);
-    r->leave_clean = true;
-    return go_home(r, why, now_ms);
+    return come_home(r, why, now_ms);
 }
 
 /* The earliest moment of a return without an order. */
@@ -357,8 +366,9 @@ static bool
 may_return(const struct route *r, const struct route_options *opt,
            const struct route_view *view, uint64_t now_ms)
 {
-    return !r->manual && may_go_home(view) && view->local_registered &&
-           view->local_good_ms != 0 && now_ms >= return_ms(r, opt, view);
+    return !r->manual && !r->latch.shut && may_go_home(view) &&
+           view->local_registered && view->local_good_ms != 0 &&
+           now_ms >= return_ms(r, opt, view);
 }
 
 /* Fenced while our paths work: register anew, with nothing under way. */
@@ -388,9 +398,28 @@ step_local(struct route *r, const struct route_options *opt,
         return ROUTE_DO_NOTHING;
     case ROUTE_EV_FENCED:
         return recover(r, now_ms);
+    case ROUTE_EV_RETURN: /* we are there: trust our own paths again */
+        latch_open(&r->latch);
+        return ROUTE_DO_NOTHING;
     default:
         return ROUTE_DO_NOTHING;
     }
+}
+
+static enum route_do
+tick_redirected(struct route *r, const struct route_options *opt,
+                const struct route_view *view, uint64_t now_ms)
+{
+    latch_tick(&r->latch, view->local_good_ms, now_ms);
+    if (order_is_over(r, now_ms)) {
+        drop_order(r);
+        r->ordered = true;
+        if (!r->latch.shut && may_go_home(view))
+            return come_home(r, "the time of the order is over", now_ms);
+    }
+    if (may_return(r, opt, view, now_ms))
+        return come_home(r, "own paths are good again", now_ms);
+    return ROUTE_DO_NOTHING;
 }
 
 static enum route_do
@@ -409,14 +438,7 @@ step_redirected(struct route *r, const struct route_options *opt,
     case ROUTE_EV_RETURN:
         return order_return(r, view, ev->why, now_ms);
     case ROUTE_EV_TICK:
-        if (order_is_over(r, now_ms))
-            return order_return(r, view, "the time of the order is over",
-                                now_ms);
-        if (!may_return(r, opt, view, now_ms))
-            return ROUTE_DO_NOTHING;
-        begin_round(r);
-        r->leave_clean = true;
-        return go_home(r, "own paths are good again", now_ms);
+        return tick_redirected(r, opt, view, now_ms);
     default:
         return ROUTE_DO_NOTHING;
     }
@@ -440,17 +462,19 @@ step_queueing(struct route *r, const struct route_options *opt,
 {
     if (ev->kind == ROUTE_EV_REDIRECT)
         hold_order(r, ev, now_ms), r->wanted = ev->peer;
-    else if (ev->kind == ROUTE_EV_RETURN || order_is_over(r, now_ms))
-        drop_order(r);
+    else if (ev->kind == ROUTE_EV_RETURN)
+        drop_order(r), latch_open(&r->latch);
     else if (ev->kind != ROUTE_EV_TICK)
         return ROUTE_DO_NOTHING;
+    if (order_is_over(r, now_ms))
+        drop_order(r);
     if (still_settling(r, opt, view, now_ms))
         return ROUTE_DO_NOTHING;
     if (now_ms >= r->retry_at_ms)
         begin_round(r);
     return next_route(r, opt, view,
                       r->changes == 0 ? NULL : "a way was found again",
-                      !r->manual, now_ms);
+                      !r->manual && !r->latch.shut, now_ms);
 }
 
 void
@@ -484,6 +508,9 @@ step_opening(struct route *r, const struct route_options *opt,
     switch (ev->kind) {
     case ROUTE_EV_OPENED:
         arrived(r, opt, view, r->peer);
+        /* not from a start, before which nothing is known */
+        if (r->served_by == ROUTE_SELF && r->home_ms != 0 && !r->ordered)
+            latch_switched(&r->latch, opt->switch_limit, true, now_ms);
         r->served_by = r->peer;
         return enter(r, ROUTE_REDIRECTED, NULL, ROUTE_DO_NOTHING, now_ms);
     case ROUTE_EV_REFUSED:
@@ -502,6 +529,9 @@ step_returning(struct route *r, const struct route_options *opt,
     case ROUTE_EV_HOME:
         arrived(r, opt, view, ROUTE_SELF);
         drop_order(r); /* perhaps no peer would serve: VMs go before orders */
+        if (r->served_by != ROUTE_SELF && !r->ordered)
+            latch_switched(&r->latch, opt->switch_limit, false, now_ms);
+        latch_home(&r->latch);
         r->peer = r->served_by = ROUTE_SELF;
         r->home_ms = now_ms;
         return enter(r, ROUTE_LOCAL, NULL, ROUTE_DO_NOTHING, now_ms);
@@ -542,8 +572,12 @@ route_step(struct route *r, const struct route_options *opt,
            uint64_t now_ms)
 {
     enum route_phase before = r->phase;
-    enum route_do act = step(r, opt, view, ev, now_ms);
+    enum route_do act;
 
+    if (before != ROUTE_OPENING && before != ROUTE_RETURNING)
+        r->ordered =
+            ev->kind == ROUTE_EV_REDIRECT || ev->kind == ROUTE_EV_RETURN;
+    act = step(r, opt, view, ev, now_ms);
     if (r->phase != before)
         r->entered[r->phase][ev->kind]++;
     return act;
@@ -560,6 +594,13 @@ route_left(struct route *r, bool dirty)
         r->suspect_peers |= bit(r->served_by);
 }
 
+/* A time that has passed was waited for with something else. */
+static uint64_t
+after(uint64_t now_ms, uint64_t then_ms)
+{
+    return then_ms > now_ms ? then_ms : now_ms + 1;
+}
+
 uint64_t
 route_next_ms(const struct route *r, const struct route_options *opt,
               const struct route_view *view, uint64_t now_ms)
@@ -571,12 +612,13 @@ route_next_ms(const struct route *r, const struct route_options *opt,
         return r->retry_at_ms > now_ms ? r->retry_at_ms
                                        : now_ms + opt->retry_ms;
     case ROUTE_REDIRECTED:
-        if (order_is_over(r, now_ms))
-            return now_ms + 1;
         if (r->manual)
-            return r->manual_until_ms ? r->manual_until_ms : UINT64_MAX;
+            return r->manual_until_ms ? after(now_ms, r->manual_until_ms)
+                                      : UINT64_MAX;
         if (view->local_good_ms == 0)
             return UINT64_MAX;
+        if (r->latch.shut)
+            return after(now_ms, view->local_good_ms + LATCH_WINDOW_MS);
         if (return_ms(r, opt, view) > now_ms)
             return return_ms(r, opt, view);
         return now_ms + opt->retry_ms; /* orphans keep us, or no key */

@@ -11,6 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "plugin/latch.h"
+
 #define ROUTE_PEERS_MAX 64
 #define ROUTE_SELF      (-1) /* this host, where a peer's index may stand */
 
@@ -28,8 +30,9 @@ struct route_options {
     bool reservations; /* fence = pr: suspects can be fenced; without, their
                           writes' ranges are waited for (orphans.h) */
     unsigned failback_after_ms, failback_max_ms, failback_jitter_ms;
-    unsigned settle_ms; /* at start, how long our own paths may take */
-    unsigned retry_ms;  /* QUEUEING: pause between two rounds of asking */
+    unsigned settle_ms;    /* at start, how long our own paths may take */
+    unsigned retry_ms;     /* QUEUEING: pause between two rounds of asking */
+    unsigned switch_limit; /* latch.h */
 };
 
 /* What is known of a peer now. */
@@ -113,6 +116,8 @@ struct route {
     uint64_t home_ms;        /* when LOCAL was last reached; 0: never */
     uint64_t home_failed_ms; /* when a return last failed; 0: never */
     bool quiet;              /* RETURNING: from a peer that served well */
+    bool ordered;            /* an order began the move that is under way */
+    struct latch latch;      /* shut: no return by itself */
     uint64_t started_ms;
 
     /* told, and never looked at here */

@@ -352,6 +352,20 @@ tell(struct router *r, enum route_phase before)
 }
 
 static void
+tell_latch(struct router *r, bool was_shut)
+{
+    const struct latch *l = &r->route.latch;
+
+    if (l->shut && !was_shut)
+        log_warning("lun %s: %u switches within an hour: the route stays where "
+                    "it is, until its own paths were good for an hour or "
+                    "detourctl return is given",
+                    router_lun_name(r), latch_count(l, clock_ms()));
+    else if (!l->shut && was_shut)
+        log_info("lun %s: the route may come home again", router_lun_name(r));
+}
+
+static void
 publish(struct router *r, const struct route_view *view)
 {
     pthread_mutex_lock(&r->lock);
@@ -372,12 +386,14 @@ handle(struct router *r, const struct route_event *first,
 
     for (;;) {
         enum route_phase before = r->route.phase;
+        bool was_shut = r->route.latch.shut;
         enum route_do act =
             route_step(&r->route, &r->route_opt, view, &o.ev, clock_ms());
         bool arrived =
             o.ev.kind == ROUTE_EV_OPENED || o.ev.kind == ROUTE_EV_HOME;
 
         tell(r, before);
+        tell_latch(r, was_shut);
         if (before == ROUTE_LOCAL && r->route.phase != before)
             point_pass(POINT_LOST);
         if (route_holds(r->route.phase))

@@ -148,6 +148,7 @@ set_options(struct router *r)
         .failback_jitter_ms = random % (l->timers.failback_jitter + 1),
         .settle_ms = l->timers.probe_interval + l->timers.probe_timeout,
         .retry_ms = RETRY_MS,
+        .switch_limit = l->switch_limit,
     };
 }
 

@@ -74,13 +74,14 @@ report_route(struct router *r, const struct route *t)
                        : json_string(peers_host(r->peers, t->peer)->name);
 
     return json_pack(
-        "{ss sf ss so sI sb so so sI so sf sf}", "phase",
+        "{ss sf ss so sI sb so sb sI so sI so sf sf}", "phase",
         route_phase_name(t->phase), "since_s",
         (double)(clock_ms() - t->since_ms) / 1000, "reason", t->reason, "peer",
         peer, "generation", (json_int_t)t->generation, "manual", t->manual,
-        "manual_left_s", manual_left_s(t), "suspects", suspects(r, t),
-        "changes", (json_int_t)t->changes, "entered", entered(t),
-        "redirected_s", redirected_s(t), "hold_down_s",
+        "manual_left_s", manual_left_s(t), "latched", t->latch.shut,
+        "hour_switches", (json_int_t)latch_count(&t->latch, clock_ms()),
+        "suspects", suspects(r, t), "changes", (json_int_t)t->changes,
+        "entered", entered(t), "redirected_s", redirected_s(t), "hold_down_s",
         (double)route_hold_down_ms(t, &r->route_opt) / 1000);
 }
 

@@ -93,7 +93,7 @@ switch_events() {
     local depth n
     LAB_MODE=namespaces
     LAB_DEVICE=()
-    LAB_LUN_CONFIG=$'failback_after = 100ms\nfailback_max = 100ms\nfailback_jitter = 0ms'
+    LAB_LUN_CONFIG=$'failback_after = 100ms\nfailback_max = 100ms\nfailback_jitter = 0ms\nswitch_limit = 0'
     rm -rf "$LAB_DIR/pki"
     lab_up
     start_hosts

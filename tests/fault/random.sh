@@ -31,7 +31,8 @@ open_timeout = 2s
 standby_interval = 300ms
 failback_after = 300ms
 failback_max = 600ms
-failback_jitter = 100ms"
+failback_jitter = 100ms
+switch_limit = 0"
 
 # ---- chance ----------------------------------------------------------------------
 

@@ -30,6 +30,7 @@ probe_timeout = 600ms
 io_timeout = 600ms
 link_timeout = 600ms
 open_timeout = 1500ms
+switch_limit = 0
 failback_after = 200ms
 failback_max = 200ms
 failback_jitter = 0"

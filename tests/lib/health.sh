@@ -55,6 +55,7 @@ plugin() {
  "client": "$3", "uptime_s": 90000.5,
  "route": {"phase": "$4", "since_s": ${5:-3.2}, "reason": "${7:-a reason}",
            "peer": ${8:-null}, "generation": 5, "manual": false,
+           "latched": false, "hour_switches": 2,
            "suspects": [], "changes": 4, "redirected_s": 60.5,
            "entered": [{"phase": "local", "cause": "home", "count": 4}],
            "hold_down_s": 10},

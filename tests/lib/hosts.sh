@@ -6,9 +6,11 @@ LAB_LUN=disk
 # What a script may set before lab_up or before host_config:
 declare -A LAB_DEVICE # by host, when it is not LUN 1 of the SAN
 LAB_FENCE=            # pr, or drain; default by LAB_MODE
-# Timers and limits of the LUN; short, for tests do not wait for the default.
+# Timers and limits of the LUN; short, for tests do not wait for the default,
+# and break things more often than a route would put up with.
 LAB_LUN_CONFIG=${LAB_LUN_CONFIG-"failback_after = 1s
-failback_jitter = 100ms"}
+failback_jitter = 100ms
+switch_limit = 0"}
 
 # ---- certificates --------------------------------------------------------------
 

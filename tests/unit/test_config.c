@@ -198,6 +198,7 @@ test_config_short_file_has_the_defaults(void **state)
     assert_int_equal(l->timers.failback_max, TIMERS_FAILBACK_MAX_MS);
     assert_int_equal(l->connections, TIMERS_CONNECTIONS);
     assert_int_equal(l->standby_peers, TIMERS_STANDBY_PEERS);
+    assert_int_equal(l->switch_limit, TIMERS_SWITCH_LIMIT);
     config_destroy(c);
 }
 
@@ -236,7 +237,7 @@ test_config_lun_takes_every_key(void **state)
                   "standby_interval = 500ms\nfailback_after = 1m\n"
                   "failback_max = 2m\nfailback_jitter = 0\n"
                   "queue_limit = 30s\nstandby_peers = 1\nconnections = 3\n"
-                  "requests_per_connection = 64\n");
+                  "requests_per_connection = 64\nswitch_limit = 60\n");
     const struct config_lun *l;
 
     (void)state;
@@ -264,6 +265,7 @@ test_config_lun_takes_every_key(void **state)
     assert_int_equal(l->standby_peers, 1);
     assert_int_equal(l->connections, 3);
     assert_int_equal(l->requests_per_connection, 64);
+    assert_int_equal(l->switch_limit, 60);
     config_destroy(c);
 }
 

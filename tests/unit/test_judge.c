@@ -79,6 +79,10 @@ test_judge_route(void **state)
          " 'since_s': 1, 'manual': true}",
          "warn", "through h2, by hand: asked"},
         {"{'phase': 'redirected', 'peer': 'h2', 'reason': 'cut',"
+         " 'since_s': 1, 'latched': true, 'hour_switches': 11}",
+         "warn",
+         "through h2, stays until return after 11 switches in an hour: cut"},
+        {"{'phase': 'redirected', 'peer': 'h2', 'reason': 'cut',"
          " 'since_s': 60.1}",
          "fail", "through h2: cut"},
         {"{'phase': 'opening', 'reason': 'cut', 'since_s': 1}", "warn", "cut"},
