@@ -85,6 +85,8 @@ retry(struct link *k)
 {
     bool was_up = k->status.state != LINK_CONNECTING;
 
+    if (!was_up && k->opt.failures)
+        atomic_fetch_add(&k->opt.failures->of[k->kind], 1);
     link_conn_close(k);
     k->attempts++;
     k->next_ms = clock_ms() + k->backoff_ms;
@@ -152,8 +154,10 @@ step_connecting(struct link *k, uint64_t now)
     }
     if (k->failure[0] == '\0' && nbd_aio_is_ready(k->nbd) == 1)
         link_text(k->failure, "the peer does not speak fixed newstyle NBD");
-    if (k->failure[0] == '\0' && now >= k->deadline_ms)
+    if (k->failure[0] == '\0' && now >= k->deadline_ms) {
         set_failure(k, "not negotiated", k->opt.open_timeout_ms);
+        k->kind = LINK_FAIL_UNREACHABLE;
+    }
     if (k->failure[0])
         retry(k);
     k->wake_ms = k->failure[0] ? k->next_ms : k->deadline_ms;
@@ -527,6 +531,19 @@ link_destroy(struct link *k)
     pthread_mutex_unlock(&k->lock);
     link_conn_close(k);
     release(k);
+}
+
+const char *
+link_failure_name(enum link_failure f)
+{
+    static const char *const names[LINK_FAILURES] = {
+        [LINK_FAIL_CERTIFICATE] = "certificate",
+        [LINK_FAIL_REFUSED] = "refused",
+        [LINK_FAIL_UNREACHABLE] = "unreachable",
+        [LINK_FAIL_FILES] = "files",
+    };
+
+    return names[f];
 }
 
 void

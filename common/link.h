@@ -7,11 +7,28 @@
 #ifndef DETOUR_COMMON_LINK_H
 #define DETOUR_COMMON_LINK_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 struct link;
+
+/* Why an attempt to connect, up to LINK_PARKED, did not succeed. */
+enum link_failure {
+    LINK_FAIL_CERTIFICATE, /* the peer's: not of our CA, ended, revoked, or
+                              without the address (GnuTLS does not say which) */
+    LINK_FAIL_REFUSED,     /* it was reached, and ended the handshake: it does
+                              not accept our certificate, or is no proxy */
+    LINK_FAIL_UNREACHABLE, /* nobody answers at the address, or not in time */
+    LINK_FAIL_FILES,       /* our own certificate, key, CA or CRL */
+};
+#define LINK_FAILURES 4
+
+/* How many of each. */
+struct link_failures {
+    atomic_ulong of[LINK_FAILURES];
+};
 
 enum link_state {
     LINK_CONNECTING, /* TCP, TLS, options; tried again for ever */
@@ -36,6 +53,9 @@ struct link_options {
      * locks; must not block. */
     void (*changed)(void *opaque);
     void *opaque;
+    /* Where failed attempts are counted, by several links perhaps, before
+     * changed tells of them; must outlive the link.  NULL: nowhere. */
+    struct link_failures *failures;
 };
 
 struct link_status {
@@ -75,6 +95,8 @@ void link_destroy(struct link *k);
 
 /* link_get_status - copy; never blocks on the network. */
 void link_get_status(struct link *k, struct link_status *st);
+
+const char *link_failure_name(enum link_failure f);
 
 /* link_go - ask a parked peer for an export and go live.
  *

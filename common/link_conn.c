@@ -61,11 +61,33 @@ fail(struct link *k, const char *why)
     return -1;
 }
 
+static int
+fail_as(struct link *k, enum link_failure kind, const char *why)
+{
+    if (k->failure[0] == '\0')
+        k->kind = kind;
+    return fail(k, why);
+}
+
+/* Of a socket: did it find nobody, or somebody who would not? */
+static bool
+is_unreachable(int error)
+{
+    return error == ECONNREFUSED || error == ETIMEDOUT ||
+           error == EHOSTUNREACH || error == ENETUNREACH ||
+           error == EHOSTDOWN || error == ENETDOWN || error == EADDRNOTAVAIL;
+}
+
 /* GnuTLS hides the socket's error; if we have that, it is the better one. */
 static int
 fail_socket(struct link *k, const char *why)
 {
-    return fail(k, k->socket_error ? strerror(k->socket_error) : why);
+    if (k->socket_error == 0)
+        return fail(k, why);
+    return fail_as(k,
+                   is_unreachable(k->socket_error) ? LINK_FAIL_UNREACHABLE
+                                                   : LINK_FAIL_REFUSED,
+                   strerror(k->socket_error));
 }
 
 static int
@@ -83,9 +105,12 @@ fail_nbd(struct link *k)
                  "%s (the peer's certificate must be of our CA, neither "
                  "expired nor revoked, and carry the address %s)",
                  why, k->opt.address);
-        return fail(k, text);
+        return fail_as(k, LINK_FAIL_CERTIFICATE, text);
     }
-    return fail(k, why);
+    return fail_as(k,
+                   is_unreachable(nbd_get_errno()) ? LINK_FAIL_UNREACHABLE
+                                                   : LINK_FAIL_REFUSED,
+                   why);
 }
 
 static int
@@ -97,7 +122,8 @@ stamp_file(struct link *k, const char *name, bool needed, struct stat *st)
     memset(st, 0, sizeof *st);
     n = snprintf(path, sizeof path, "%s/%s", k->opt.tls_dir, name);
     if (n < 0 || (size_t)n >= sizeof path)
-        return fail(k, "the path of the TLS directory is too long");
+        return fail_as(k, LINK_FAIL_FILES,
+                       "the path of the TLS directory is too long");
     if (!needed && lstat(path, st) == -1 && errno == ENOENT) {
         memset(st, 0, sizeof *st);
         return 0;
@@ -105,7 +131,7 @@ stamp_file(struct link *k, const char *name, bool needed, struct stat *st)
     if (access(path, R_OK) == 0 && stat(path, st) == 0)
         return 0;
     snprintf(text, sizeof text, "TLS: %s: %s", name, strerror(errno));
-    return fail(k, text);
+    return fail_as(k, LINK_FAIL_FILES, text);
 }
 
 /* libnbd trusts any server when it cannot read ca-cert.pem (it falls back to
@@ -155,7 +181,7 @@ link_conn_recheck(struct link *k)
     if (stamp_take(k, &now) == -1)
         return -1;
     if (memcmp(&now, &k->stamp, sizeof now) != 0)
-        return fail(k, "TLS: the CA or CRL has changed");
+        return fail_as(k, LINK_FAIL_FILES, "TLS: the CA or CRL has changed");
     return 0;
 }
 
@@ -224,6 +250,7 @@ link_conn_open(struct link *k)
     char port[8];
 
     k->failure[0] = '\0';
+    k->kind = LINK_FAIL_REFUSED;
     k->socket_error = 0;
     k->question = LINK_ASKS_NOTHING;
     if (stamp_take(k, &k->stamp) == -1)

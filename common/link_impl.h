@@ -64,9 +64,10 @@ struct link {
     bool has_extents; /* base:allocation was negotiated */
 
     /* link thread only */
-    short revents;     /* of the socket, since the last step */
-    int socket_error;  /* errno that the socket reported, or 0 */
-    char failure[256]; /* why the connection is of no more use, or "" */
+    short revents;          /* of the socket, since the last step */
+    int socket_error;       /* errno that the socket reported, or 0 */
+    char failure[256];      /* why the connection is of no more use, or "" */
+    enum link_failure kind; /* of that, while CONNECTING */
     struct link_stamp stamp;
     enum link_question question;
     bool answered; /* to question; error then tells what */

@@ -279,6 +279,27 @@ print_links(FILE *f, const json_t *links)
     }
 }
 
+/* Nothing when nothing has failed. */
+static void
+print_failed(FILE *f, const json_t *failed)
+{
+    const char *reason, *mark = "";
+    json_t *n;
+
+    json_object_foreach((json_t *)failed, reason, n)
+    {
+        if (json_integer_value(n) <= 0)
+            continue;
+        if (!*mark)
+            print_label(f, "  failed", "");
+        fprintf(f, "%s%s %" JSON_INTEGER_FORMAT, mark, reason,
+                json_integer_value(n));
+        mark = ", ";
+    }
+    if (*mark)
+        fprintf(f, "\n");
+}
+
 static void
 print_peers(FILE *f, const json_t *peers)
 {
@@ -294,6 +315,7 @@ print_peers(FILE *f, const json_t *peers)
                 get(&l, p, "load"));
         print_reason(f, p, "reason");
         print_links(f, json_object_get(p, "links"));
+        print_failed(f, json_object_get(p, "failed"));
     }
 }
 

@@ -262,6 +262,23 @@ peer_load(const struct out *o, const json_t *a)
     }
 }
 
+static void
+link_failures(const struct out *o, const json_t *a)
+{
+    const char *reason;
+    json_t *p, *n;
+    size_t i;
+
+    json_array_foreach(get(a, "peers"), i, p)
+    {
+        json_object_foreach((json_t *)get(p, "failed"), reason, n)
+        {
+            sample(o, json_number_value(n), "peer", field_text(p, "host"),
+                   "reason", reason, NULL);
+        }
+    }
+}
+
 /* Links to one address are told together: the slowest of them. */
 static void
 link_rtt(const struct out *o, const json_t *a)
@@ -585,6 +602,9 @@ static const struct metric {
      OF_PLUGIN, peer_ready},
     {"detour_peer_load_requests", "gauge",
      "Requests that the peer has under way for others.", OF_PLUGIN, peer_load},
+    {"detour_link_failures_total", "counter",
+     "Connections to a peer that did not come about, by what was wrong.",
+     OF_PLUGIN, link_failures},
     {"detour_link_round_trip_seconds", "gauge",
      "Round trip of a standby connection.", OF_PLUGIN, link_rtt},
 

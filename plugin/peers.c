@@ -37,6 +37,7 @@ struct peer {
     struct link *links[LINKS_MAX]; /* parked or getting there; or NULL */
     bool serving;    /* a session of ours is open to it: ask it oftener */
     bool mismatched; /* it serves another LUN: said once */
+    struct link_failures failures; /* of all its links since the start */
 };
 
 struct peers {
@@ -306,7 +307,7 @@ links_wanted(const struct peers *p, const struct peer *peer)
 }
 
 static struct link *
-make_link(struct peers *p, const struct peer *peer, size_t i)
+make_link(struct peers *p, struct peer *peer, size_t i)
 {
     const struct config_timers *t = &p->lun->timers;
     struct link_options opt = {
@@ -320,6 +321,7 @@ make_link(struct peers *p, const struct peer *peer, size_t i)
         .standby_interval_ms = t->standby_interval,
         .changed = p->changed,
         .opaque = p->opaque,
+        .failures = &peer->failures,
     };
 
     /* The serving peer's standby connections tell, when the serving ones
@@ -623,6 +625,17 @@ session_close(struct session *s)
 /* ---- status ------------------------------------------------------------ */
 
 static json_t *
+report_failures(struct link_failures *f)
+{
+    json_t *o = json_object();
+
+    for (unsigned i = 0; i < LINK_FAILURES; i++)
+        json_object_set_new(o, link_failure_name((enum link_failure)i),
+                            json_integer((json_int_t)atomic_load(&f->of[i])));
+    return o;
+}
+
+static json_t *
 report_peer(struct peers *p, struct peer *peer, const struct peers_lun *want)
 {
     struct export_info info = {0};
@@ -649,10 +662,11 @@ report_peer(struct peers *p, struct peer *peer, const struct peers_lun *want)
                              "state", names[st.state], "error", st.error,
                              "rtt_us", (json_int_t)st.rtt_us));
     }
-    return json_pack("{ss ss ss sb sI so}", "host", peer->host->name, "state",
-                     ready ? "ready" : "not ready", "reason", problem,
+    return json_pack("{ss ss ss sb sI so so}", "host", peer->host->name,
+                     "state", ready ? "ready" : "not ready", "reason", problem,
                      "serving", peer->serving, "load", (json_int_t)info.load,
-                     "links", links);
+                     "failed", report_failures(&peer->failures), "links",
+                     links);
 }
 
 json_t *

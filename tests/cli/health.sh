@@ -96,6 +96,9 @@ check "metrics have Prometheus' media type" \
 has_metric() { grep -qxF -- "$1" "$dir/body"; }
 v='process="plugin-vm1-a",lun="vm1",client="a"'
 check "a state" has_metric "detour_route_state{$v,state=\"local\"} 1"
+check "why peers were not connected to" has_metric \
+    "detour_link_failures_total{$v,peer=\"h2\",reason=\"certificate\"} 4"
+check "whether it is latched" has_metric "detour_route_latched{$v} 0"
 check "another state" has_metric "detour_route_state{$v,state=\"queueing\"} 0"
 check "milliseconds are seconds" \
     has_metric "detour_inflight_oldest_seconds{$v} 0.004"

@@ -95,6 +95,12 @@ impostor() {
         within 8000 peer_says a b "$2"
     stop_proxy b
 }
+
+# failures REASON - of a's connections to b
+failures() {
+    field plugin-a-vm ".peers[] | select(.host == \"b\") | .failed.$1"
+}
+before=$(failures certificate)
 pki issue elsewhere 10.99.99.99
 # GnuTLS says no more through libnbd than that verification failed.
 why="certificate verification|certificate.*not.*(match|trusted)"
@@ -110,6 +116,9 @@ LAB_CERT=$LAB_DIR/foreign/hosts/b-cert.pem
 LAB_KEY=$LAB_DIR/foreign/hosts/b-key.pem
 impostor "peer of another authority" "$why"
 unset LAB_CA LAB_CRL LAB_CERT LAB_KEY
+check "the failures are counted as the certificate's" \
+    test "$(failures certificate)" -ge $((before + 4))
+check "and told to people" grep -q 'failed .*certificate [1-9]' <(ctl a peers)
 host_config b
 start_proxy b
 check "the right b is accepted again" within 10000 peer_serves a b

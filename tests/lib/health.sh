@@ -65,6 +65,8 @@ plugin() {
            "oldest_inflight_ms": 4, "longest_stall_ms": 20, "answered": 7},
  "peers": [{"host": "h2", "state": "${PEER_STATE:-ready}", "reason": "",
             "load": 1, "serving": false,
+            "failed": {"certificate": 4, "refused": 0, "unreachable": 9,
+                       "files": 0},
             "links": [{"address": "10.0.0.2", "state": "parked", "error": "",
                        "rtt_us": 250}]}],
  "lun_status": $(lun_status "${VERDICT:-good}")}

@@ -12,6 +12,7 @@ struct fixture {
     struct peer *peer;
     struct link_options opt;
     struct link *link;
+    struct link_failures failures;
 };
 
 static int
@@ -21,6 +22,7 @@ setup_refusing(void **state)
 
     f->peer = peer_create();
     f->opt = options_for(f->peer->port);
+    f->opt.failures = &f->failures;
     changes = 0;
     *state = f;
     return 0;
@@ -280,6 +282,8 @@ test_link_negotiation_bounded_by_open_timeout(void **state)
     f->link = link_at(&f->opt);
     eventually(strstr(status_of(f->link).error, "not negotiated in 500 ms"));
     assert_int_equal(state_of(f->link), LINK_CONNECTING);
+    assert_true(f->failures.of[LINK_FAIL_UNREACHABLE] > 0);
+    assert_int_equal(f->failures.of[LINK_FAIL_REFUSED], 0);
     f->peer->on_connect = PEER_ANSWERS;
     eventually(state_of(f->link) == LINK_PARKED);
 }
@@ -292,6 +296,8 @@ test_link_refused_until_the_server_appears(void **state)
     f->link = link_at(&f->opt);
     eventually(strstr(status_of(f->link).error, "Connection refused"));
     assert_int_equal(state_of(f->link), LINK_CONNECTING);
+    assert_true(f->failures.of[LINK_FAIL_UNREACHABLE] > 0);
+    assert_int_equal(f->failures.of[LINK_FAIL_REFUSED], 0);
     peer_start(f->peer);
     eventually(state_of(f->link) == LINK_PARKED);
     assert_string_equal(status_of(f->link).error, "");

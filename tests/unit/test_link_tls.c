@@ -83,7 +83,17 @@ struct fixture {
     pid_t pid;
     struct link_options opt;
     struct link *link;
+    struct link_failures failures;
 };
+
+static bool
+failed_only_as(struct fixture *f, enum link_failure kind)
+{
+    for (unsigned i = 0; i < LINK_FAILURES; i++)
+        if ((f->failures.of[i] > 0) != (i == kind))
+            return false;
+    return true;
+}
 
 static int
 setup(void **state)
@@ -94,6 +104,7 @@ setup(void **state)
     f->listen_fd = bound_socket(&port);
     f->opt = options_for(port);
     f->opt.tls_dir = tlsdir_path(tls);
+    f->opt.failures = &f->failures;
     *state = f;
     return 0;
 }
@@ -141,6 +152,8 @@ test_link_tls_good_server_is_trusted(void **state)
     f->link = link_at(&f->opt);
     eventually(status_of(f->link).would_serve);
     assert_int_equal(status_of(f->link).size, 64 << 20);
+    for (unsigned i = 0; i < LINK_FAILURES; i++)
+        assert_int_equal(f->failures.of[i], 0);
 }
 
 /* The server is refused, at once and again, and it is the certificate. */
@@ -155,6 +168,7 @@ is_refused(struct fixture *f, const char *certificates)
     assert_non_null(strstr(status_of(f->link).error, f->opt.address));
     assert_int_equal(state_of(f->link), LINK_CONNECTING);
     assert_false(status_of(f->link).would_serve);
+    assert_true(failed_only_as(f, LINK_FAIL_CERTIFICATE));
 }
 
 static void
@@ -231,8 +245,11 @@ test_link_tls_revoked_while_parked_is_let_go(void **state)
     /* nbdkit itself ends the connection after 32 options */
     f->opt.standby_interval_ms = PATIENCE_MS / 20;
     d = park_then_revoke(f);
+    assert_int_equal(f->failures.of[LINK_FAIL_FILES], 0);
     eventually(strstr(status_of(f->link).error, "certificate verification"));
     assert_false(status_of(f->link).would_serve);
+    /* that the list changed was no failed attempt, but the next one is */
+    assert_true(failed_only_as(f, LINK_FAIL_CERTIFICATE));
     link_destroy(f->link);
     f->link = NULL;
     tlsdir_destroy(d);
@@ -263,6 +280,7 @@ test_link_tls_server_without_tls_is_refused(void **state)
     f->link = link_at(&f->opt);
     eventually(strstr(status_of(f->link).error, "TLS"));
     assert_int_equal(state_of(f->link), LINK_CONNECTING);
+    assert_true(failed_only_as(f, LINK_FAIL_REFUSED));
 }
 
 static void
@@ -279,6 +297,7 @@ missing_file_is_refused(struct fixture *f, const char *name,
     snprintf(text, sizeof text, ".pem: No such file or directory");
     eventually(strstr(status_of(f->link).error, text));
     assert_int_equal(state_of(f->link), LINK_CONNECTING);
+    assert_true(failed_only_as(f, LINK_FAIL_FILES));
     assert_int_equal(rename(away, name), 0);
 }
 
@@ -324,6 +343,7 @@ test_link_tls_client_that_the_server_rejects_never_parks(void **state)
     f->link = link_at(&f->opt);
     eventually(status_of(f->link).error[0]);
     assert_int_equal(state_of(f->link), LINK_CONNECTING);
+    assert_true(failed_only_as(f, LINK_FAIL_REFUSED));
     link_destroy(f->link);
     f->link = NULL;
     tlsdir_destroy(d);
@@ -342,6 +362,8 @@ test_link_tls_server_that_closes_amid_tls_is_tried_again(void **state)
     eventually(p->connections >= 3);
     assert_int_equal(state_of(f->link), LINK_CONNECTING);
     assert_string_not_equal(status_of(f->link).error, "");
+    eventually(f->failures.of[LINK_FAIL_REFUSED] >= 3);
+    assert_true(failed_only_as(f, LINK_FAIL_REFUSED));
     link_destroy(f->link);
     f->link = NULL;
     peer_stop(p);

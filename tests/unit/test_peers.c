@@ -33,6 +33,7 @@ static struct {
     unsigned waited_alone; /* destroyed before the others were told to end */
     unsigned told_to_end, gos;
     char go_name[EXPORT_NAME_MAX + 1];
+    enum link_failure fails_as; /* each link, once, when it is created */
 } t;
 
 struct link *__wrap_link_create(const struct link_options *opt);
@@ -54,6 +55,7 @@ __wrap_link_create(const struct link_options *opt)
     struct link *k = calloc(1, sizeof *k);
 
     snprintf(k->peer, sizeof k->peer, "%s", opt->peer);
+    atomic_fetch_add(&opt->failures->of[t.fails_as], 1);
     t.links[host_of(k)]++;
     return k;
 }
@@ -387,6 +389,42 @@ test_peers_connections_end_together(void **state)
     assert_int_equal(t.waited_alone, 0);
 }
 
+static long
+failed(int peer, const char *reason)
+{
+    json_t *all = peers_report(peers, &want);
+    json_t *n = json_object_get(
+        json_object_get(json_array_get(all, (size_t)peer), "failed"), reason);
+    long value = json_is_integer(n) ? (long)json_integer_value(n) : -1;
+
+    json_decref(all);
+    return value;
+}
+
+/* They outlive the links that failed: a counter never falls. */
+static void
+test_peers_failures_are_counted_for_each_peer(void **state)
+{
+    (void)state;
+    assert_int_equal(failed(0, "certificate"), 0);
+    t.fails_as = LINK_FAIL_CERTIFICATE;
+    t.says[1].would_serve = false;
+    peers_tend(peers, &want, 0);
+    assert_int_equal(failed(0, "certificate"), 2);
+    assert_int_equal(failed(2, "certificate"), 2);
+    t.says[1].would_serve = true;
+    peers_tend(peers, &want, 0); /* the third is not needed any more */
+    assert_int_equal(t.links[3], 0);
+    assert_int_equal(failed(2, "certificate"), 2);
+    t.fails_as = LINK_FAIL_UNREACHABLE;
+    t.says[1].state = LINK_DEAD;
+    peers_tend(peers, &want, 0);
+    assert_int_equal(failed(0, "certificate"), 2);
+    assert_int_equal(failed(0, "unreachable"), 2);
+    assert_int_equal(failed(0, "refused"), 0);
+    assert_int_equal(failed(0, "files"), 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int
@@ -407,6 +445,7 @@ main(void)
         TEST(test_peers_answers_also_when_it_refuses),
         TEST(test_peers_answers_while_it_serves_us),
         TEST(test_peers_connections_end_together),
+        TEST(test_peers_failures_are_counted_for_each_peer),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
