@@ -110,7 +110,7 @@ number(struct span s, uint64_t max, uint64_t *out)
 
         if (digit > 9)
             return "is not a number";
-        if (n > (max - digit) / 10)
+        if (digit > max || n > (max - digit) / 10)
             return "is too large";
         n = n * 10 + digit;
     }
