@@ -40,6 +40,8 @@ struct config_timers {
     unsigned failback_max;
     unsigned failback_jitter;
     unsigned queue_limit;
+    unsigned slow_least;
+    unsigned slow_window;
 };
 
 struct config_lun {
@@ -59,6 +61,8 @@ struct config_lun {
     unsigned connections;
     unsigned requests_per_connection;
     unsigned switch_limit; /* within an hour; 0: none */
+    unsigned slow_factor;  /* 0: never slow */
+    bool redirect_when_slow;
 };
 
 /* Of detour-health, which runs on a host if it has this section. */

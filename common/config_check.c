@@ -117,8 +117,9 @@ struct rule {
 /* The rules of common/timers.h. */
 static void
 check_timers(struct config_draft *d, const struct config_section *s,
-             const struct config_timers *t)
+             const struct config_lun *l)
 {
+    const struct config_timers *t = &l->timers;
     const struct rule rules[] = {
         {"probe_interval", t->probe_interval >= 50,
          "probe_interval must be at least 50ms"},
@@ -138,6 +139,14 @@ check_timers(struct config_draft *d, const struct config_section *s,
                                                       t->probe_timeout,
          "queue_limit must be 0 (never), or leave room for open_timeout + "
          "probe_interval + probe_timeout"},
+        {"slow_least", l->slow_factor == 0 || t->slow_least < t->probe_timeout,
+         "slow_least must be less than probe_timeout, or slow_factor 0"},
+        {"slow_window",
+         l->slow_factor == 0 || t->slow_window >= 4 * t->probe_interval,
+         "slow_window must be at least four times probe_interval, or "
+         "slow_factor 0"},
+        {"redirect_when_slow", l->slow_factor != 0 || !l->redirect_when_slow,
+         "redirect_when_slow needs a slow_factor"},
     };
 
     for (size_t i = 0; i < sizeof(rules) / sizeof(*rules); i++)
@@ -186,7 +195,7 @@ static void
 check_lun(struct config_draft *d, const struct config_section *s,
           const struct config_lun *l)
 {
-    check_timers(d, s, &l->timers);
+    check_timers(d, s, l);
     check_device(d, s, l);
     check_iscsi(d, s, l);
     if (l->nhosts > EXPORT_FENCE_MAX)

@@ -130,6 +130,10 @@ static const struct config_key lun_keys[] = {
     LUN_NUMBER(connections, 1, 16),
     LUN_NUMBER(requests_per_connection, 1, 1024),
     LUN_NUMBER(switch_limit, 0, 60),
+    LUN_KEY(redirect_when_slow, config_value_bool),
+    LUN_NUMBER(slow_factor, 0, 1000),
+    LUN_TIME(slow_least, 1),
+    LUN_TIME(slow_window, 1),
 };
 
 static const struct config_lun lun_defaults = {
@@ -146,11 +150,14 @@ static const struct config_lun lun_defaults = {
             .failback_max = TIMERS_FAILBACK_MAX_MS,
             .failback_jitter = TIMERS_FAILBACK_JITTER_MS,
             .queue_limit = TIMERS_QUEUE_LIMIT_MS,
+            .slow_least = TIMERS_SLOW_LEAST_MS,
+            .slow_window = TIMERS_SLOW_WINDOW_MS,
         },
     .standby_peers = TIMERS_STANDBY_PEERS,
     .connections = TIMERS_CONNECTIONS,
     .requests_per_connection = TIMERS_REQUESTS_PER_CONNECTION,
     .switch_limit = TIMERS_SWITCH_LIMIT,
+    .slow_factor = TIMERS_SLOW_FACTOR,
 };
 
 /* ---- one section --------------------------------------------------------- */

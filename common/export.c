@@ -328,6 +328,10 @@ parse_fact(struct span word, struct export_info *i)
         wrong = number(value, UINT32_MAX, &n);
         i->sessions = (unsigned)n;
     }
+    if (span_is(key, "slow")) {
+        wrong = number(value, 1, &n);
+        i->slow = n == 1;
+    }
     return wrong;
 }
 
@@ -362,5 +366,7 @@ export_info_format(const struct export_info *i, char *buf, size_t len)
         put_word(&w, i->state);
     }
     put(&w, " load=%" PRIu64 " sessions=%u", i->load, i->sessions);
+    if (i->slow)
+        put(&w, " slow=1");
     return w.full ? -ENAMETOOLONG : 0;
 }

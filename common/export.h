@@ -43,12 +43,13 @@ int export_name_parse(const char *name, size_t len, struct export_name *e,
  */
 int export_name_format(const struct export_name *e, char *buf);
 
-/* "detour 1 id=<wwid> state=<word> load=<n> sessions=<n>" */
+/* "detour 1 id=<wwid> state=<word> load=<n> sessions=<n>", and " slow=1" */
 struct export_info {
     char id[EXPORT_WORD_MAX];
     char state[32];    /* serving, ... (proxy's words) */
     uint64_t load;     /* requests under way for peers */
     unsigned sessions; /* open sessions of this LUN */
+    bool slow;         /* its paths are slower than usual */
 };
 
 /* export_info_parse - errors: -EINVAL not such a description; unknown words

@@ -27,6 +27,8 @@
  *   open_timeout   >= 2 * link_timeout
  *   failback_max   >= failback_after
  *   queue_limit    == 0 or >= open_timeout + probe_interval + probe_timeout
+ *   slow_least     <  probe_timeout, and
+ *   slow_window    >= 4 * probe_interval, unless slow_factor is 0
  */
 #ifndef DETOUR_TIMERS_H
 #define DETOUR_TIMERS_H
@@ -56,6 +58,12 @@
 #define TIMERS_SWITCH_LIMIT 10
 /* a held request fails with EIO after this long; 0: never */
 #define TIMERS_QUEUE_LIMIT_MS 0
+/* health/slow.h, which works out how soon slow paths are told: probes of a
+ * window take this many times as long as those of the hour before, and at least
+ * so long */
+#define TIMERS_SLOW_FACTOR    8
+#define TIMERS_SLOW_LEAST_MS  50
+#define TIMERS_SLOW_WINDOW_MS 5000
 /* a route that has been through a peer for this long fails /health, where it
  * is a warning before */
 #define TIMERS_REDIRECT_ALARM_MS 600000

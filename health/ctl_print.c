@@ -190,9 +190,13 @@ print_lun(FILE *f, const json_t *lun)
     print_map(f, json_object_get(lun, "map"));
     print_paths(f, json_object_get(lun, "paths"));
     print_label(f, "probe", "");
-    fprintf(f, "answered %s ago, took %s us, %s stuck\n",
+    fprintf(f, "answered %s ago, took %s us, %s stuck",
             get_span(&l, probe, "age_s"), get(&l, probe, "us"),
             get(&l, probe, "stuck"));
+    if (json_is_integer(json_object_get(probe, "usual_us")))
+        fprintf(f, ", lately %s us, usually %s us", get(&l, probe, "recent_us"),
+                get(&l, probe, "usual_us"));
+    fprintf(f, "\n");
     print_label(f, "registration", "");
     fprintf(f, "%s, number %s, key %s\n", get_state(&l, registration, "state"),
             get(&l, registration, "number"), get(&l, registration, "key"));

@@ -314,8 +314,8 @@ link_rtt(const struct out *o, const json_t *a)
 static void
 verdict(const struct out *o, const json_t *lun)
 {
-    static const char *const states[] = {"good", "degraded", "lost", "unknown",
-                                         NULL};
+    static const char *const states[] = {"good", "degraded", "slow",
+                                         "lost", "unknown",  NULL};
 
     state_samples(o, "state", states, field_text(get(lun, "verdict"), "state"));
 }
@@ -360,6 +360,18 @@ static void
 probe_duration(const struct out *o, const json_t *lun)
 {
     field_sample(o, get(lun, "probe"), "us", 1e-6);
+}
+
+static void
+probe_recent(const struct out *o, const json_t *lun)
+{
+    field_sample(o, get(lun, "probe"), "recent_us", 1e-6);
+}
+
+static void
+probe_usual(const struct out *o, const json_t *lun)
+{
+    field_sample(o, get(lun, "probe"), "usual_us", 1e-6);
 }
 
 static void
@@ -620,6 +632,11 @@ static const struct metric {
      probe_age},
     {"detour_probe_duration_seconds", "gauge", "How long the last probe took.",
      OF_LUN, probe_duration},
+    {"detour_probe_recent_seconds", "gauge",
+     "Median of the probes of the last seconds.", OF_LUN, probe_recent},
+    {"detour_probe_usual_seconds", "gauge",
+     "Median of the hour before, with which they are compared.", OF_LUN,
+     probe_usual},
     {"detour_probes_stuck", "gauge", "Probes that are overdue.", OF_LUN,
      probes_stuck},
     {"detour_registration_state", "gauge",

@@ -44,6 +44,7 @@ struct monitor {
     struct prober prober;
     uint64_t next_probe_ms;
     bool given_up;             /* lun/ was told that the own paths are */
+    struct slow slow;
     struct monitor_status now; /* what the next judgement begins with */
 
     pthread_mutex_t lock;
@@ -62,7 +63,8 @@ log_change(struct monitor *m, enum verdict_state before)
     const char *from = verdict_state_name(before);
     const char *to = verdict_state_name(v->state);
 
-    if (v->state == VERDICT_LOST || v->state == VERDICT_DEGRADED)
+    if (v->state == VERDICT_LOST || v->state == VERDICT_DEGRADED ||
+        v->state == VERDICT_SLOW)
         log_warning("lun %s: verdict %s -> %s: %s", m->name, from, to,
                     v->reason);
     else
@@ -73,6 +75,30 @@ static uint64_t
 ask_owner(const struct monitor *m, uint64_t (*question)(void *opaque))
 {
     return question ? question(m->opt.opaque) : 0;
+}
+
+/* Only of a device that answers: one that is lost is not slow, nor are those
+ * probes that waited for it to come back. */
+static void
+judge_pace(struct monitor *m)
+{
+    uint64_t now_ms = clock_ms(), newest = prober_newest_ms(&m->prober);
+    uint64_t counts[SLOW_BUCKETS];
+    uint64_t pending_us =
+        newest && newest < now_ms ? (now_ms - newest) * 1000 : 0;
+
+    if (!verdict_usable(&m->now.verdict)) {
+        slow_pause(&m->slow, now_ms);
+        return;
+    }
+    if (!slow_due(&m->slow, &m->opt.slow, now_ms))
+        return;
+    if (m->opt.durations)
+        m->opt.durations(m->opt.opaque, counts);
+    slow_step(&m->slow, &m->opt.slow, m->opt.durations ? counts : NULL,
+              pending_us, now_ms);
+    m->now.recent_us = m->slow.recent_us;
+    m->now.usual_us = m->slow.usual_us;
 }
 
 /* Judges once; done is a probe that finished, or NULL. */
@@ -97,6 +123,10 @@ judge(struct monitor *m, const struct prober_result *done)
     };
     enum verdict_state before = m->now.verdict.state;
 
+    if (m->slow.is) {
+        s.slow_us = m->slow.began_us;
+        s.usual_us = m->slow.before_us;
+    }
     if (done) {
         s.probe_error = done->error;
         s.done_sent_ms = done->sent_ms;
@@ -243,8 +273,11 @@ look(struct monitor *m)
     while (prober_collect(&m->prober, &r)) {
         m->now.probe_ms = clock_ms();
         m->now.probe_us = r.us;
+        if (lun_error_class(r.error) == LUN_CLASS_OK)
+            slow_probe(&m->slow, r.us);
         news |= judge(m, &r);
     }
+    judge_pace(m);
     news |= judge(m, NULL);
     tell_lun(m);
     send_probe(m, kicked);
@@ -390,6 +423,7 @@ prepare(struct monitor *m)
     if (!m->name || m->wake_fd < 0)
         return -errno;
     verdict_init(&m->now.verdict, clock_ms());
+    slow_init(&m->slow, clock_ms());
     lun_get_status(m->lun, &m->now.lun);
     m->published = m->now;
     return prober_init(&m->prober, m->lun);

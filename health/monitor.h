@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "health/slow.h"
 #include "health/verdict.h"
 #include "lun/lun.h"
 
@@ -22,6 +23,10 @@ struct monitor_options {
      * error?  0: never.  As above; NULL: not told, and then a request under
      * way keeps an overdue probe from making LOST until it is overdue too. */
     uint64_t (*answered_ms)(void *opaque);
+    /* How long the owner's requests took at the device: SLOW_BUCKETS counts
+     * (slow_bucket), since ever.  As above; NULL: not told. */
+    void (*durations)(void *opaque, uint64_t *counts);
+    struct slow_options slow;
     /* The verdict, the registration or the LUN's status changed.  Called
      * from the monitor's thread without locks; must not block. */
     void (*changed)(void *opaque);
@@ -34,6 +39,9 @@ struct monitor_status {
     uint64_t probe_ms;     /* when the last probe answered; 0: never */
     unsigned probe_us;     /* how long it took */
     unsigned probes_stuck; /* overdue and not come back */
+    /* medians of probes: of slow.h's last window, and of its past; 0: none yet
+     */
+    unsigned recent_us, usual_us;
 };
 
 /* monitor_start - watch l until monitor_stop.

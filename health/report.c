@@ -113,12 +113,19 @@ report_verdict(const struct verdict *v, uint64_t now_ms)
 }
 
 static json_t *
+us_or_null(unsigned us)
+{
+    return us ? json_integer(us) : json_null();
+}
+
+static json_t *
 report_probe(const struct monitor_status *st, uint64_t now_ms)
 {
-    return json_pack("{s:o, s:o, s:I}", "age_s", age_s(st->probe_ms, now_ms),
-                     "us",
-                     st->probe_ms ? json_integer(st->probe_us) : json_null(),
-                     "stuck", (json_int_t)st->probes_stuck);
+    return json_pack(
+        "{s:o, s:o, s:I, s:o, s:o}", "age_s", age_s(st->probe_ms, now_ms), "us",
+        st->probe_ms ? json_integer(st->probe_us) : json_null(), "stuck",
+        (json_int_t)st->probes_stuck, "recent_us", us_or_null(st->recent_us),
+        "usual_us", us_or_null(st->usual_us));
 }
 
 static json_t *

@@ -12,7 +12,7 @@
  *   {"id", "size", "block_size",
  *    "verdict": {"state", "reason", "since_s"},
  *    "paths": [{"name", "state", "since_s", "error"}],
- *    "probe": {"age_s", "us", "stuck"},
+ *    "probe": {"age_s", "us", "stuck", "recent_us", "usual_us"},
  *    "registration": {"state", "number", "key"},
  *    "inflight", "orphans", "orphan_reads"}
  *

@@ -19,6 +19,7 @@
  *   UNKNOWN  nothing, and io_timeout has passed      bad   LOST
  *   LOST     no good answer to a later probe               LOST
  *   UNKNOWN  no good answer yet                            UNKNOWN
+ *   any      it takes far longer than usual                SLOW
  *   any      paths missing, or a probe overdue but
  *            contradicted                                  DEGRADED
  *   any      else                                          GOOD
@@ -49,16 +50,16 @@ verdict_init(struct verdict *v, uint64_t now_ms)
 bool
 verdict_usable(const struct verdict *v)
 {
-    return v->state == VERDICT_GOOD || v->state == VERDICT_DEGRADED;
+    return v->state == VERDICT_GOOD || v->state == VERDICT_DEGRADED ||
+           v->state == VERDICT_SLOW;
 }
 
 const char *
 verdict_state_name(enum verdict_state s)
 {
     static const char *const names[] = {
-        [VERDICT_UNKNOWN] = "unknown",
-        [VERDICT_GOOD] = "good",
-        [VERDICT_DEGRADED] = "degraded",
+        [VERDICT_UNKNOWN] = "unknown",   [VERDICT_GOOD] = "good",
+        [VERDICT_DEGRADED] = "degraded", [VERDICT_SLOW] = "slow",
         [VERDICT_LOST] = "lost",
     };
 
@@ -145,8 +146,8 @@ speaks_for_lost(struct verdict *v, const struct verdict_options *opt,
 }
 
 static enum verdict_state
-judge_usable(struct verdict *v, const struct verdict_options *opt,
-             const struct verdict_sample *s, uint64_t now_ms)
+judge_paths(struct verdict *v, const struct verdict_options *opt,
+            const struct verdict_sample *s, uint64_t now_ms)
 {
     bool io_late = overdue(s->io_sent_ms, opt->io_timeout_ms, now_ms);
 
@@ -168,6 +169,22 @@ judge_usable(struct verdict *v, const struct verdict_options *opt,
     else
         say(v, "probes are answered");
     return VERDICT_GOOD;
+}
+
+static enum verdict_state
+judge_usable(struct verdict *v, const struct verdict_options *opt,
+             const struct verdict_sample *s, uint64_t now_ms)
+{
+    enum verdict_state state = judge_paths(v, opt, s, now_ms);
+    char paths[sizeof v->reason];
+
+    if (s->slow_us == 0)
+        return state;
+    v->slow_ms = now_ms;
+    memcpy(paths, v->reason, sizeof paths);
+    say(v, "probes take %u ms, and took %.1f ms lately; %.80s",
+        s->slow_us / 1000, s->usual_us / 1000.0, paths);
+    return VERDICT_SLOW;
 }
 
 static enum verdict_state

@@ -11,6 +11,7 @@ enum verdict_state {
     VERDICT_UNKNOWN,  /* nothing was heard yet */
     VERDICT_GOOD,     /* every path that is known works */
     VERDICT_DEGRADED, /* it works, over fewer paths than known */
+    VERDICT_SLOW,     /* it works, but takes far longer than lately (slow.h) */
     VERDICT_LOST,     /* no path works */
 };
 
@@ -27,6 +28,8 @@ struct verdict_sample {
     uint64_t io_done_ms; /* when a request was last answered, with whatever
                             but a path error; 0: never, or not told */
     bool io_path_error;  /* a request came back with a path error */
+    /* by slow.h: how long probes take, and what was usual; 0: not slow */
+    unsigned slow_us, usual_us;
 };
 
 struct verdict_options {
@@ -39,6 +42,7 @@ struct verdict {
     uint64_t since_ms; /* of the last change of state */
     uint64_t good_ms;  /* start of the present run of good answers; 0: none.
                           An overdue probe ends a run, whatever the state */
+    uint64_t slow_ms;  /* the last time it was slow; 0: never */
     char reason[160];  /* for people; never empty */
 
     /* verdict_step's own memory */
@@ -61,6 +65,9 @@ void verdict_init(struct verdict *v, uint64_t now_ms);
  * DEGRADED.  GOOD or DEGRADED again only after a probe that was sent later
  * than the last thing that spoke for LOST has succeeded.
  *
+ * SLOW instead of GOOD or DEGRADED when the sample says so; the reason tells
+ * what it would be otherwise.
+ *
  * UNKNOWN stays for io_timeout at most: paths that are still being opened are
  * not lost.  LOST follows when nothing good was heard by then, or at once
  * when it is another LUN.
@@ -73,7 +80,7 @@ void verdict_init(struct verdict *v, uint64_t now_ms);
 bool verdict_step(struct verdict *v, const struct verdict_options *opt,
                   const struct verdict_sample *s, uint64_t now_ms);
 
-/* verdict_usable - GOOD or DEGRADED. */
+/* verdict_usable - GOOD, DEGRADED or SLOW. */
 bool verdict_usable(const struct verdict *v);
 const char *verdict_state_name(enum verdict_state s);
 

@@ -398,10 +398,21 @@ gate_oldest_ms(struct gate *g)
 }
 
 void
-gate_note_answer(struct gate *g)
+gate_note_answer(struct gate *g, const struct gate_request *rq)
 {
-    atomic_store_explicit(&g->local_answer_ms, clock_ms(),
-                          memory_order_relaxed);
+    uint64_t now = clock_ms();
+
+    atomic_store_explicit(&g->local_answer_ms, now, memory_order_relaxed);
+    atomic_fetch_add_explicit(&g->local_took[slow_bucket(now - rq->entered_ms)],
+                              1, memory_order_relaxed);
+}
+
+void
+gate_durations(struct gate *g, uint64_t *counts)
+{
+    for (unsigned i = 0; i < SLOW_BUCKETS; i++)
+        counts[i] =
+            atomic_load_explicit(&g->local_took[i], memory_order_relaxed);
 }
 
 uint64_t

@@ -19,6 +19,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "health/slow.h"
 #include "lun/lun.h"
 #include "plugin/orphans.h"
 
@@ -74,7 +75,8 @@ struct gate {
     uint64_t longest_wait_ms; /* of any request, ever */
     unsigned long answered;
     /* by itself */
-    atomic_uint_fast64_t local_answer_ms; /* 0: never */
+    atomic_uint_fast64_t local_answer_ms;          /* 0: never */
+    atomic_uint_fast64_t local_took[SLOW_BUCKETS]; /* answers, by slow_bucket */
 };
 
 /* gate_init, gate_fini - held at first.  Nobody may wait at gate_fini. */
@@ -163,8 +165,13 @@ void gate_close(struct gate *g);
  * entered; 0: none. */
 uint64_t gate_oldest_ms(struct gate *g);
 
-/* gate_note_answer - our own LUN answered, and not with a path error. */
-void gate_note_answer(struct gate *g);
+/* gate_note_answer - our own LUN answered rq, which is inside, and not with a
+ * path error. */
+void gate_note_answer(struct gate *g, const struct gate_request *rq);
+
+/* gate_durations - how many of these answers took how long since the request
+ * went inside; SLOW_BUCKETS counts. */
+void gate_durations(struct gate *g, uint64_t *counts);
 
 /* gate_answered_ms - when it last did; 0: never. */
 uint64_t gate_answered_ms(struct gate *g);

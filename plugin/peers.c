@@ -265,6 +265,7 @@ peers_view(struct peers *p, const struct peers_lun *want,
         out[i].ready =
             look_locked(p, &p->peers[i], want, &info, problem, sizeof problem);
         out[i].load = info.load;
+        out[i].slow = info.slow;
     }
     pthread_mutex_unlock(&p->lock);
 }
@@ -662,11 +663,11 @@ report_peer(struct peers *p, struct peer *peer, const struct peers_lun *want)
                              "state", names[st.state], "error", st.error,
                              "rtt_us", (json_int_t)st.rtt_us));
     }
-    return json_pack("{ss ss ss sb sI so so}", "host", peer->host->name,
+    return json_pack("{ss ss ss sb sb sI so so}", "host", peer->host->name,
                      "state", ready ? "ready" : "not ready", "reason", problem,
-                     "serving", peer->serving, "load", (json_int_t)info.load,
-                     "failed", report_failures(&peer->failures), "links",
-                     links);
+                     "serving", peer->serving, "slow", info.slow, "load",
+                     (json_int_t)info.load, "failed",
+                     report_failures(&peer->failures), "links", links);
 }
 
 json_t *

@@ -247,7 +247,7 @@ judge_local(struct attempt *a, int e)
     switch (lun_error_class(e)) {
     case LUN_CLASS_OK:
     case LUN_CLASS_LUN:
-        gate_note_answer(g);
+        gate_note_answer(g, &a->rq);
         return answer(a, e); /* gate_finish leaves the route as well */
     case LUN_CLASS_REQUEST:  /* perhaps the library's own word */
         return answer(a, e);

@@ -22,6 +22,9 @@
  *                                                     next round
  *              tick                 paths are lost    the same
  *              tick, fenced         fenced            RETURNING
+ *              tick                 slow, for long    as refused, home in the
+ *                                   enough at home,   same round, and only by
+ *                                   a better peer     peers that are not slow
  *              order to redirect    a peer is ready   OPENING
  *
  * OPENING has the action ROUTE_DO_OPEN, RETURNING ROUTE_DO_HOME.
@@ -167,6 +170,7 @@ may_open(const struct route *r, const struct route_options *opt,
          const struct route_view *view, int peer)
 {
     return view->peers[peer].ready && !(r->tried & bit(peer)) &&
+           !(r->pace && view->peers[peer].slow) &&
            suspects_allow(r, opt, view, peer);
 }
 
@@ -205,7 +209,7 @@ static void
 begin_round(struct route *r)
 {
     r->tried = 0;
-    r->tried_home = false;
+    r->tried_home = r->pace = false;
 }
 
 /* Requests wait: find them somewhere to go.  prefer_home: our own paths are
@@ -215,8 +219,11 @@ next_route(struct route *r, const struct route_options *opt,
            const struct route_view *view, const char *why, bool prefer_home,
            uint64_t now_ms)
 {
-    int peer = choose_peer(r, opt, view);
+    int peer;
 
+    if (!home_possible(r, opt, view))
+        r->pace = false; /* slow is better than nobody */
+    peer = choose_peer(r, opt, view);
     if (prefer_home && home_possible(r, opt, view) &&
         (peer == ROUTE_SELF || !(r->suspect_peers & bit(peer))))
         return go_home(r, why, now_ms);
@@ -265,6 +272,28 @@ leave_local(struct route *r, const struct route_options *opt,
     r->tried_home = view->local_usable;
     r->leave_clean = false;
     return next_route(r, opt, view, why, false, now_ms);
+}
+
+/* Our own paths are slow.  They still serve: what is under way may finish, and
+ * they are as good as before when nobody who is better serves us.  Not before
+ * they have had their hold-down at home, or two slow hosts would throw the I/O
+ * to and fro. */
+static enum route_do
+leave_slow(struct route *r, const struct route_options *opt,
+           const struct route_view *view, const char *why, uint64_t now_ms)
+{
+    int peer;
+
+    if (now_ms < r->home_ms + route_hold_down_ms(r, opt))
+        return ROUTE_DO_NOTHING;
+    begin_round(r);
+    r->pace = true;
+    peer = choose_peer(r, opt, view);
+    if (peer == ROUTE_SELF)
+        return ROUTE_DO_NOTHING;
+    damp(r, opt, now_ms);
+    r->leave_clean = true;
+    return open_peer(r, peer, why, now_ms);
 }
 
 static enum route_do
@@ -395,6 +424,8 @@ step_local(struct route *r, const struct route_options *opt,
             return leave_local(r, opt, view, ev->why, now_ms);
         if (view->local_fenced)
             return recover(r, now_ms);
+        if (view->local_slow)
+            return leave_slow(r, opt, view, ev->why, now_ms);
         return ROUTE_DO_NOTHING;
     case ROUTE_EV_FENCED:
         return recover(r, now_ms);
@@ -606,6 +637,10 @@ route_next_ms(const struct route *r, const struct route_options *opt,
               const struct route_view *view, uint64_t now_ms)
 {
     switch (r->phase) {
+    case ROUTE_LOCAL:
+        if (!view->local_slow)
+            return UINT64_MAX;
+        return after(now_ms, r->home_ms + route_hold_down_ms(r, opt));
     case ROUTE_QUEUEING:
         if (still_settling(r, opt, view, now_ms))
             return r->started_ms + opt->settle_ms;

@@ -38,6 +38,7 @@ struct route_options {
 /* What is known of a peer now. */
 struct route_peer {
     bool ready;    /* a fresh parked connection, and it would serve */
+    bool slow;     /* its own paths are */
     uint64_t load; /* requests it carries for others */
 };
 
@@ -46,7 +47,9 @@ struct route_view {
     bool local_usable;      /* verdict good or degraded */
     bool local_lost;        /* verdict lost */
     bool local_fenced;      /* our registration is gone */
-    uint64_t local_good_ms; /* since when it has been usable; 0: it is not */
+    bool local_slow;        /* usable, and a peer that is not slow is better */
+    uint64_t local_good_ms; /* since when it has been usable, and not slow where
+                               that counts; 0: it is not */
     unsigned local_orphans; /* writes of ours that have not come back */
     bool local_registered;  /* we could write there at once */
     const struct route_peer *peers; /* options.npeers of them */
@@ -109,6 +112,7 @@ struct route {
     /* a suspect that nobody can fence or ask: no route until it is cleared */
     bool stray;
 
+    bool pace;            /* this round looks for peers that are not slow */
     uint64_t tried;       /* bit i: peer i was asked in this round */
     bool tried_home;      /* in this round */
     uint64_t retry_at_ms; /* QUEUEING: when the next round begins */

@@ -317,20 +317,33 @@ peers_to_keep(struct router *r)
     return keep;
 }
 
+/* Since when our own paths are good, and not slow; 0: they are not. */
+static uint64_t
+quick_ms(const struct verdict *v)
+{
+    if (v->state == VERDICT_SLOW || v->good_ms == 0)
+        return 0;
+    return v->slow_ms > v->good_ms ? v->slow_ms : v->good_ms;
+}
+
 static void
 look(struct router *r, struct route_view *view, struct route_peer *peers,
      struct monitor_status *m)
 {
+    bool slow;
+
     monitor_get(r->monitor, m);
     router_learn(r, &m->lun);
     peers_tend(r->peers, &r->want, peers_to_keep(r));
     peers_view(r->peers, &r->want, peers);
+    slow = r->opt.lun->redirect_when_slow;
     *view = (struct route_view){
         .local_usable =
             verdict_usable(&m->verdict) && m->lun.known && !m->lun.wrong_id,
         .local_lost = m->verdict.state == VERDICT_LOST,
         .local_fenced = m->lun.registration == LUN_FENCED,
-        .local_good_ms = m->verdict.good_ms,
+        .local_slow = slow && m->verdict.state == VERDICT_SLOW,
+        .local_good_ms = slow ? quick_ms(&m->verdict) : m->verdict.good_ms,
         .local_orphans = m->lun.orphans,
         .local_registered = m->lun.registration == LUN_REGISTERED,
         .peers = peers,
@@ -539,7 +552,7 @@ router_thread(void *opaque)
                 handle(r, &ev, &view, peers);
         }
         ev = (struct route_event){.kind = ROUTE_EV_TICK};
-        if (view.local_lost)
+        if (view.local_lost || view.local_slow)
             ev.why = m.verdict.reason;
         handle(r, &ev, &view, peers);
         router_ask_suspects(r, &view);

@@ -61,6 +61,14 @@ answered_local(void *opaque)
     return gate_answered_ms(&r->gate);
 }
 
+static void
+durations_local(void *opaque, uint64_t *counts)
+{
+    struct router *r = opaque;
+
+    gate_durations(&r->gate, counts);
+}
+
 /* ---- the parts ------------------------------------------------------------
  */
 
@@ -108,6 +116,10 @@ start_monitor(struct router *r)
         .check_registration = r->route_opt.reservations,
         .oldest_ms = oldest_local,
         .answered_ms = answered_local,
+        .durations = durations_local,
+        .slow = {.factor = r->opt.lun->slow_factor,
+                 .least_ms = t->slow_least,
+                 .window_ms = t->slow_window},
         .changed = poke,
         .opaque = r,
     };

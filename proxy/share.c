@@ -97,6 +97,7 @@ look_locked(struct share *s, struct monitor_status *seen,
     lun_get_status(s->lun, &st);
     pthread_mutex_lock(&s->lock);
     n = session_sweep(&s->sessions);
+    s->slow = seen->verdict.state == VERDICT_SLOW;
     *w = (struct serve_sample){
         .usable = verdict_usable(&seen->verdict) && st.known && !st.wrong_id,
         .why = st.wrong_id ? "the device is another LUN" : seen->verdict.reason,
@@ -227,6 +228,9 @@ start_monitor(struct share *s)
         .check_registration = l->fence == CONFIG_FENCE_PR,
         .oldest_ms = oldest_ms,
         .answered_ms = answered_ms,
+        .slow = {.factor = l->slow_factor,
+                 .least_ms = l->timers.slow_least,
+                 .window_ms = l->timers.slow_window},
         .changed = monitor_changed,
         .opaque = s,
     };

@@ -27,6 +27,7 @@ struct share {
     struct serve serve;
     struct session_table sessions;
     bool drain, stop, kicked;
+    bool slow; /* our own paths, when the keeper last looked */
     bool register_done;
     int register_error;
     char told[256]; /* the last state that was logged */

@@ -72,6 +72,7 @@ share_info(struct share *s, const char *id, struct lun_status *st,
     n = session_sweep(&s->sessions);
     info->load = n.inflight;
     info->sessions = n.sessions;
+    info->slow = s->slow;
     snprintf(info->id, sizeof info->id, "%s", st->id);
     snprintf(info->state, sizeof info->state, "%s",
              serve_state_name(s->serve.state));

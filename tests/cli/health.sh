@@ -98,6 +98,10 @@ v='process="plugin-vm1-a",lun="vm1",client="a"'
 check "a state" has_metric "detour_route_state{$v,state=\"local\"} 1"
 check "why peers were not connected to" has_metric \
     "detour_link_failures_total{$v,peer=\"h2\",reason=\"certificate\"} 4"
+check "what probes usually take" has_metric \
+    "detour_probe_usual_seconds{$v} 0.00029"
+check "that paths are not slow" has_metric \
+    "detour_lun_verdict{$v,state=\"slow\"} 0"
 check "whether it is latched" has_metric "detour_route_latched{$v} 0"
 check "another state" has_metric "detour_route_state{$v,state=\"queueing\"} 0"
 check "milliseconds are seconds" \

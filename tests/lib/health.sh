@@ -33,7 +33,8 @@ lun_status() { # VERDICT
  "map": {"name": "vmstore", "queueing": false, "age_s": 0.5},
  "paths": [{"name": "sdb", "state": "good", "since_s": 75.2, "error": null},
            {"name": "sdc", "state": "good", "since_s": 8000, "error": null}],
- "probe": {"age_s": 0.1, "us": 300, "stuck": 0},
+ "probe": {"age_s": 0.1, "us": 300, "stuck": 0, "recent_us": 310,
+           "usual_us": 290},
  "registration": {"state": "registered", "number": 1, "key": "de70"},
  "inflight": 3, "orphans": 0, "orphan_reads": 0}
 END

@@ -199,6 +199,10 @@ test_config_short_file_has_the_defaults(void **state)
     assert_int_equal(l->connections, TIMERS_CONNECTIONS);
     assert_int_equal(l->standby_peers, TIMERS_STANDBY_PEERS);
     assert_int_equal(l->switch_limit, TIMERS_SWITCH_LIMIT);
+    assert_int_equal(l->slow_factor, TIMERS_SLOW_FACTOR);
+    assert_int_equal(l->timers.slow_least, TIMERS_SLOW_LEAST_MS);
+    assert_int_equal(l->timers.slow_window, TIMERS_SLOW_WINDOW_MS);
+    assert_false(l->redirect_when_slow);
     config_destroy(c);
 }
 
@@ -237,7 +241,9 @@ test_config_lun_takes_every_key(void **state)
                   "standby_interval = 500ms\nfailback_after = 1m\n"
                   "failback_max = 2m\nfailback_jitter = 0\n"
                   "queue_limit = 30s\nstandby_peers = 1\nconnections = 3\n"
-                  "requests_per_connection = 64\nswitch_limit = 60\n");
+                  "requests_per_connection = 64\nswitch_limit = 60\n"
+                  "redirect_when_slow = on\nslow_factor = 4\n"
+                  "slow_least = 30ms\nslow_window = 2s\n");
     const struct config_lun *l;
 
     (void)state;
@@ -266,6 +272,10 @@ test_config_lun_takes_every_key(void **state)
     assert_int_equal(l->connections, 3);
     assert_int_equal(l->requests_per_connection, 64);
     assert_int_equal(l->switch_limit, 60);
+    assert_true(l->redirect_when_slow);
+    assert_int_equal(l->slow_factor, 4);
+    assert_int_equal(l->timers.slow_least, 30);
+    assert_int_equal(l->timers.slow_window, 2000);
     config_destroy(c);
 }
 
@@ -607,6 +617,10 @@ test_config_timers_that_do_not_fit(void **state)
         {GOOD "open_timeout = 1999ms\n", 19, "twice link_timeout"},
         {GOOD "failback_max = 9s\n", 19, "at least failback_after"},
         {GOOD "queue_limit = 5999ms\n", 19, "leave room for"},
+        {GOOD "slow_least = 750ms\n", 19, "less than probe_timeout"},
+        {GOOD "slow_window = 999ms\n", 19, "four times probe_interval"},
+        {GOOD "slow_factor = 0\nredirect_when_slow = on\n", 20,
+         "needs a slow_factor"},
     };
 
     (void)state;
@@ -614,6 +628,7 @@ test_config_timers_that_do_not_fit(void **state)
     assert_good(GOOD "probe_interval = 50ms\nprobe_timeout = 100ms\n"
                      "io_timeout = 100ms\nlink_timeout = 200ms\n"
                      "open_timeout = 400ms\nqueue_limit = 550ms\n");
+    assert_good(GOOD "slow_factor = 0\nslow_least = 1s\nslow_window = 1ms\n");
 }
 
 static void

@@ -247,6 +247,11 @@ test_export_info_survives_a_round_trip(void **state)
                              "load=18446744073709551615 sessions=3");
     assert_int_equal(export_info_parse(buf, &back), 0);
     assert_memory_equal(&i, &back, sizeof(i));
+    i.slow = true;
+    assert_int_equal(export_info_format(&i, buf, sizeof(buf)), 0);
+    assert_non_null(strstr(buf, " sessions=3 slow=1"));
+    assert_int_equal(export_info_parse(buf, &back), 0);
+    assert_memory_equal(&i, &back, sizeof(i));
 }
 
 static void
@@ -279,6 +284,8 @@ test_export_info_of_others_is_refused(void **state)
         "detour 1 sessions=-1",
         "detour 1 state=0123456789012345678901234567890123456789",
         "detour 1 id=%zz",
+        "detour 1 slow=2",
+        "detour 1 slow=",
     };
     struct export_info i;
 

@@ -17,6 +17,7 @@
 
 #include "common/clock.h"
 #include "health/monitor.h"
+#include "health/prober.h"
 
 /* Far more than any step needs, far less than a person's patience. */
 #define PATIENCE_MS 10000
@@ -217,6 +218,9 @@ counted(const unsigned *field)
 static struct {
     atomic_uint changes;
     atomic_uint_least64_t oldest, answered;
+    atomic_bool quick; /* its requests are, a thousand each window */
+    uint64_t counts[SLOW_BUCKETS];
+    struct slow_options slow;
     struct monitor *m;
 } own;
 
@@ -232,6 +236,14 @@ answered(void *opaque)
 {
     assert_ptr_equal(opaque, &own);
     return atomic_load(&own.answered);
+}
+
+static void
+durations(void *opaque, uint64_t *counts)
+{
+    assert_ptr_equal(opaque, &own);
+    own.counts[slow_bucket(0)] += atomic_load(&own.quick) ? 1000 : 0;
+    memcpy(counts, own.counts, sizeof own.counts);
 }
 
 static void
@@ -252,6 +264,8 @@ start(unsigned interval_ms, unsigned probe_timeout_ms, unsigned io_timeout_ms)
         .check_registration = true,
         .oldest_ms = oldest,
         .answered_ms = answered,
+        .durations = durations,
+        .slow = own.slow,
         .changed = changed,
         .opaque = &own,
     };
@@ -609,6 +623,100 @@ test_monitor_judges_and_stops_while_a_check_hangs(void **state)
     assert_true(clock_ms() - before < 1000);
 }
 
+/* ---- the pace ------------------------------------------------------------ */
+
+static unsigned
+usual_us(void)
+{
+    struct monitor_status st;
+
+    monitor_get(own.m, &st);
+    return st.usual_us;
+}
+
+static void
+start_with_a_past(void)
+{
+    own.slow =
+        (struct slow_options){.factor = 2, .least_ms = 40, .window_ms = 100};
+    start(10, 2000, 3000);
+    /* more windows than a test makes slow ones, which become usual, too */
+    WAIT_FOR(usual_us() > 0 && counted(&dev.answered) >= 250);
+}
+
+/* The device answers each probe after at least so long. */
+static bool
+verdict_of_slow_device(unsigned ms, enum verdict_state wanted)
+{
+    uint64_t give_up = clock_ms() + PATIENCE_MS;
+
+    SET(hang, true);
+    while (verdict_now() != wanted && clock_ms() < give_up) {
+        poll(NULL, 0, (int)ms);
+        let_go(PROBER_MAX);
+    }
+    SET(hang, false);
+    let_go(PROBER_MAX);
+    return verdict_now() == wanted;
+}
+
+static void
+test_monitor_slow_device_is_told_and_forgotten(void **state)
+{
+    struct monitor_status st;
+
+    (void)state;
+    start_with_a_past();
+    atomic_store(&own.changes, 0);
+    assert_true(verdict_of_slow_device(200, VERDICT_SLOW));
+    monitor_get(own.m, &st);
+    assert_true(st.recent_us >= 40000);
+    assert_true(st.usual_us < st.recent_us);
+    assert_non_null(strstr(st.verdict.reason, "probes take"));
+    assert_true(atomic_load(&own.changes) >= 1);
+    WAIT_FOR(verdict_now() == VERDICT_GOOD);
+}
+
+/* The owner's requests are as quick as ever. */
+static void
+test_monitor_quick_requests_are_asked_for(void **state)
+{
+    struct monitor_status st;
+    unsigned sent;
+
+    (void)state;
+    atomic_store(&own.quick, true);
+    start_with_a_past();
+    sent = counted(&dev.answered);
+    SET(hang, true);
+    while (counted(&dev.answered) < sent + 6) {
+        poll(NULL, 0, 100);
+        let_go(PROBER_MAX);
+        assert_int_not_equal(verdict_now(), VERDICT_SLOW);
+    }
+    monitor_get(own.m, &st);
+    assert_true(st.recent_us >= 40000);
+    atomic_store(&own.quick, false);
+    assert_true(verdict_of_slow_device(200, VERDICT_SLOW));
+}
+
+/* A device that hung and came back was lost, not slow. */
+static void
+test_monitor_lost_device_is_not_slow_afterwards(void **state)
+{
+    (void)state;
+    start_with_a_past();
+    SET(hang, true);
+    WAIT_FOR(verdict_now() == VERDICT_LOST);
+    SET(hang, false);
+    let_go(PROBER_MAX);
+    WAIT_FOR(verdict_now() != VERDICT_LOST);
+    for (uint64_t until = clock_ms() + 4 * 100; clock_ms() < until;) {
+        assert_int_not_equal(verdict_now(), VERDICT_SLOW);
+        poll(NULL, 0, 1);
+    }
+}
+
 static void
 test_monitor_stop_without_a_monitor_is_fine(void **state)
 {
@@ -638,6 +746,9 @@ main(void)
         TEST(test_monitor_checks_only_a_registration_that_can_be_seen),
         TEST(test_monitor_checks_at_once_when_paths_come_back),
         TEST(test_monitor_judges_and_stops_while_a_check_hangs),
+        TEST(test_monitor_slow_device_is_told_and_forgotten),
+        TEST(test_monitor_quick_requests_are_asked_for),
+        TEST(test_monitor_lost_device_is_not_slow_afterwards),
         TEST(test_monitor_stop_without_a_monitor_is_fine),
     };
 

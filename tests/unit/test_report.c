@@ -87,6 +87,8 @@ full_status(void)
         .probe_ms = 99901,
         .probe_us = 312,
         .probes_stuck = 1,
+        .recent_us = 300,
+        .usual_us = 280,
     };
 
     strcpy(paths[0].name, "sdb");
@@ -150,7 +152,8 @@ test_report_tells_what_is_known(void **state)
                 "            'detail': 'group 2'}],"
                 " 'map': {'name': 'vmstore', 'queueing': true, 'age_s': 1.0,"
                 "         'orders': 4, 'multipathd': 'answers'},"
-                " 'probe': {'age_s': 0.1, 'us': 312, 'stuck': 1},"
+                " 'probe': {'age_s': 0.1, 'us': 312, 'stuck': 1,"
+                "           'recent_us': 300, 'usual_us': 280},"
                 " 'registration': {'state': 'registered', 'number': 3,"
                 "  'key': 'de70001000000003'},"
                 " 'inflight': 7, 'orphans': 1, 'orphan_reads': 2}");
@@ -168,7 +171,8 @@ test_report_is_null_where_nothing_is_known(void **state)
                 " 'verdict': {'state': 'unknown',"
                 "  'reason': 'nothing was heard yet', 'since_s': 0.0},"
                 " 'paths': [], 'map': null,"
-                " 'probe': {'age_s': null, 'us': null, 'stuck': 0},"
+                " 'probe': {'age_s': null, 'us': null, 'stuck': 0,"
+                "           'recent_us': null, 'usual_us': null},"
                 " 'registration': {'state': 'unregistered', 'number': null,"
                 "  'key': null},"
                 " 'inflight': 0, 'orphans': 0, 'orphan_reads': 0}");

@@ -52,7 +52,7 @@ static struct {
     struct state on_disk;
     int save_result;
     struct state saved_at_open; /* what was on disk when a peer was asked */
-    bool local_usable;
+    bool local_usable, local_slow;
     struct lun_status lun;
     int register_result;
     bool register_hangs;
@@ -248,8 +248,9 @@ __wrap_monitor_get(struct monitor *m, struct monitor_status *st)
 {
     (void)m;
     memset(st, 0, sizeof *st);
-    LOCKED(st->lun = t.lun;
-           st->verdict.state = t.local_usable ? VERDICT_GOOD : VERDICT_LOST;
+    LOCKED(st->lun = t.lun; st->verdict.state = t.local_slow     ? VERDICT_SLOW
+                                                : t.local_usable ? VERDICT_GOOD
+                                                                 : VERDICT_LOST;
            st->verdict.good_ms = t.local_usable);
 }
 
@@ -527,6 +528,7 @@ setup(void **state)
         .known = true, .id = "naa.6001", .size = GIB, .block_size = 512};
     lun.fence = CONFIG_FENCE_PR;
     lun.timers.failback_after = 3600000;
+    lun.redirect_when_slow = false;
     router = NULL;
     return 0;
 }
@@ -1078,11 +1080,47 @@ test_router_order_for_a_time_ends_by_itself(void **state)
 static void
 test_router_tells_the_monitor_of_answers(void **state)
 {
+    struct gate_request rq = {.entered_ms = clock_ms()};
+    uint64_t counts[SLOW_BUCKETS];
+
     (void)state;
     start();
     assert_int_equal(t.monitor.answered_ms(t.monitor.opaque), 0);
-    gate_note_answer(router_gate(router));
+    gate_note_answer(router_gate(router), &rq);
     assert_int_not_equal(t.monitor.answered_ms(t.monitor.opaque), 0);
+    rq.entered_ms -= 1 << 15;
+    gate_note_answer(router_gate(router), &rq);
+    t.monitor.durations(t.monitor.opaque, counts);
+    assert_int_equal(counts[16], 1);
+}
+
+static void
+test_router_slow_paths_are_left_only_where_that_is_wanted(void **state)
+{
+    unsigned seen;
+
+    (void)state;
+    lun.timers.failback_after = 50;
+    t.ready[0] = true;
+    start();
+    eventually(where() == GATE_LOCAL);
+    LOCKED(t.local_slow = true);
+    seen = count(&t.views);
+    eventually((news(), count(&t.views) >= seen + 3));
+    assert_int_equal(where(), GATE_LOCAL);
+    router_stop(router);
+    router = NULL;
+
+    lun.redirect_when_slow = true;
+    LOCKED(t.local_slow = false);
+    start();
+    eventually(where() == GATE_LOCAL);
+    LOCKED(t.local_slow = true);
+    news();
+    eventually(where() == GATE_PEER);
+    LOCKED(t.local_slow = false);
+    news();
+    eventually(where() == GATE_LOCAL);
 }
 
 /* NBD, and nbdkit, want a power of two. */
@@ -1212,6 +1250,7 @@ main(void)
         TEST(test_router_return_without_paths_waits_for_them),
         TEST(test_router_order_for_a_time_ends_by_itself),
         TEST(test_router_tells_the_monitor_of_answers),
+        TEST(test_router_slow_paths_are_left_only_where_that_is_wanted),
         TEST(test_router_preferred_size_is_one_that_nbd_knows),
         TEST(test_router_stops_while_registering_hangs),
         TEST(test_router_close_lets_go_of_who_waits),

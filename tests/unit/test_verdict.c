@@ -359,6 +359,47 @@ test_verdict_times_ahead_of_now_are_no_age(void **state)
           110});
 }
 
+#define SLOW .slow_us = 120400, .usual_us = 480
+
+/* It is usable, and the run of good answers goes on. */
+static void
+test_verdict_slow_is_usable_and_ends_by_itself(void **state)
+{
+    (void)state;
+    PLAY(1000, {1001, {QUIET, PROBE(1000, 0)}, VERDICT_GOOD, 1001},
+         {1251, {QUIET, SLOW, PROBE(1250, 0)}, VERDICT_SLOW, 1001},
+         {1501, {QUIET, SLOW}, VERDICT_SLOW, 1001},
+         {1751, {QUIET}, VERDICT_GOOD, 1001});
+}
+
+static void
+test_verdict_slow_tells_how_slow_and_what_else(void **state)
+{
+    static const struct verdict_sample s = {SLOW, PROBE(1, 0), .known = true,
+                                            .paths_known = 2, .paths_good = 1};
+    struct verdict v;
+
+    (void)state;
+    verdict_init(&v, 1);
+    assert_true(verdict_step(&v, &opt, &s, 2));
+    assert_int_equal(v.state, VERDICT_SLOW);
+    assert_true(verdict_usable(&v));
+    assert_int_equal(v.slow_ms, 2);
+    assert_string_equal(v.reason, "probes take 120 ms, and took 0.5 ms lately; "
+                                  "1 of 2 paths work");
+}
+
+static void
+test_verdict_lost_outweighs_slow(void **state)
+{
+    (void)state;
+    PLAY(1000, {1001, {QUIET, PROBE(1000, 0)}, VERDICT_GOOD, 1001},
+         {1251, {QUIET, SLOW, PROBE(1250, 0)}, VERDICT_SLOW, 1001},
+         {1300, {SLOW, .known = true, .paths_known = 2}, VERDICT_LOST, 0},
+         {1400, {QUIET, SLOW}, VERDICT_LOST, 0},
+         {1501, {QUIET, SLOW, PROBE(1500, 0)}, VERDICT_SLOW, 1501});
+}
+
 static void
 test_verdict_names(void **state)
 {
@@ -366,6 +407,7 @@ test_verdict_names(void **state)
     assert_string_equal(verdict_state_name(VERDICT_UNKNOWN), "unknown");
     assert_string_equal(verdict_state_name(VERDICT_GOOD), "good");
     assert_string_equal(verdict_state_name(VERDICT_DEGRADED), "degraded");
+    assert_string_equal(verdict_state_name(VERDICT_SLOW), "slow");
     assert_string_equal(verdict_state_name(VERDICT_LOST), "lost");
 }
 
@@ -403,6 +445,9 @@ main(void)
             test_verdict_another_lun_is_lost_at_once_and_never_good),
         cmocka_unit_test(test_verdict_without_paths_known_probes_decide),
         cmocka_unit_test(test_verdict_times_ahead_of_now_are_no_age),
+        cmocka_unit_test(test_verdict_slow_is_usable_and_ends_by_itself),
+        cmocka_unit_test(test_verdict_slow_tells_how_slow_and_what_else),
+        cmocka_unit_test(test_verdict_lost_outweighs_slow),
         cmocka_unit_test(test_verdict_names),
     };
 
