@@ -23,20 +23,28 @@
 #define CLIENT_MS      10000
 #define CLIENT_MEMORY  (32 * 1024)
 #define JSON_AS_SERVED (JSON_COMPACT | JSON_REAL_PRECISION(12))
-
-struct endpoint {
-    struct gather *gather;
-    bool client_certificates;
-    char *policy;
-    gnutls_datum_t cert, key, ca; /* PEM, ending in NUL */
-    struct http **servers;        /* NULL ends them */
-};
+/* An answer serves all who ask within this time: with 64 LUNs it takes some
+ * 10 ms to make, and strangers may ask as often as they like. */
+#define SHARED_MS 100
+#define PAGES     5
 
 struct answer {
     unsigned status;
     const char *type;
     char *body; /* malloc's */
     size_t len;
+};
+
+struct endpoint {
+    struct gather *gather;
+    struct {
+        struct answer answer; /* without a body: none was made */
+        uint64_t made_ms;
+    } last[PAGES]; /* with the picture's lock */
+    bool client_certificates;
+    char *policy;
+    gnutls_datum_t cert, key, ca; /* PEM, ending in NUL */
+    struct http **servers;        /* NULL ends them */
 };
 
 /* ---- bodies ------------------------------------------------------------ */
@@ -119,11 +127,32 @@ static const struct {
     const char *path;
     void (*make)(struct answer *a, const struct picture *p,
                  const struct moment *now);
-} pages[] = {
+} pages[PAGES] = {
     {"/health", make_health}, {"/metrics", make_metrics},
     {"/status", make_status}, {"/cluster", make_cluster},
     {"/", make_page},
 };
+
+/* The page as it is now, or was a moment ago; without a body: no memory. */
+static struct answer
+get_page(struct endpoint *e, size_t i, const struct moment *now)
+{
+    const struct picture *p = gather_lock(e->gather);
+    struct answer *last = &e->last[i].answer, a;
+
+    if (!last->body || now->ms >= e->last[i].made_ms + SHARED_MS) {
+        free(last->body);
+        *last = (struct answer){.status = MHD_HTTP_OK};
+        pages[i].make(last, p, now);
+        e->last[i].made_ms = now->ms;
+    }
+    a = *last;
+    a.body = last->body ? malloc(last->len + 1) : NULL;
+    if (a.body)
+        memcpy(a.body, last->body, last->len);
+    gather_unlock(e->gather);
+    return a;
+}
 
 /* ---- answering --------------------------------------------------------- */
 
@@ -188,8 +217,8 @@ on_request(void *cls, struct MHD_Connection *conn, const char *url,
            size_t *len, void **slot)
 {
     struct moment now = {clock_ms(), time(NULL)};
-    struct answer a = {.status = MHD_HTTP_OK};
     struct endpoint *e = cls;
+    struct answer a;
 
     (void)version;
     (void)data;
@@ -201,11 +230,10 @@ on_request(void *cls, struct MHD_Connection *conn, const char *url,
     if (strcmp(method, "GET") && strcmp(method, "HEAD"))
         return refuse(e, conn, MHD_HTTP_METHOD_NOT_ALLOWED,
                       "only GET and HEAD\n");
-    for (size_t i = 0; i < sizeof pages / sizeof pages[0]; i++) {
+    for (size_t i = 0; i < PAGES; i++) {
         if (strcmp(url, pages[i].path))
             continue;
-        pages[i].make(&a, gather_lock(e->gather), &now);
-        gather_unlock(e->gather);
+        a = get_page(e, i, &now);
         return a.body ? send_answer(e, conn, &a)
                       : refuse(e, conn, MHD_HTTP_INTERNAL_SERVER_ERROR,
                                "out of memory\n");
@@ -320,6 +348,8 @@ endpoint_stop(struct endpoint *e)
     for (size_t i = 0; e->servers && e->servers[i]; i++)
         http_stop(e->servers[i]);
     free(e->servers);
+    for (size_t i = 0; i < PAGES; i++)
+        free(e->last[i].answer.body);
     gnutls_free(e->cert.data);
     gnutls_free(e->key.data);
     gnutls_free(e->ca.data);

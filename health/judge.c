@@ -539,9 +539,9 @@ judge_worst(const json_t *checks, const char *lun)
     return worst;
 }
 
-/* The worst off of those checks of lun that tell a state. */
+/* The worst off of those checks, all of one LUN, that tell a state. */
 static const json_t *
-find_state(const json_t *checks, const char *lun)
+find_state(const json_t *checks)
 {
     static const char *const aspects[] = {"route", "process", "proxy"};
     const json_t *best = NULL;
@@ -552,7 +552,7 @@ find_state(const json_t *checks, const char *lun)
         json_array_foreach(checks, i, c)
         {
             if (!field_is(c, "aspect", aspects[k]) ||
-                !field_is(c, "lun", lun) || field_is(c, "value", "answers"))
+                field_is(c, "value", "answers"))
                 continue;
             /* a proxy says nothing of where the VMs' I/O goes */
             if (!best || (k < 2 && level_of(c) > level_of(best)))
@@ -581,13 +581,14 @@ proxy_is_silent(const struct picture *p, const struct moment *now)
     return s && picture_silent(s, PICTURE_SILENT_MS, now->ms);
 }
 
+/* checks: of lun only; NULL: there are none */
 static json_t *
 summary(const struct picture *p, const json_t *checks, const char *lun,
         const struct moment *now)
 {
-    const json_t *c = find_state(checks, lun);
+    const json_t *c = find_state(checks);
     const char *state = field_text(c, "value");
-    enum level level = judge_worst(checks, lun);
+    enum level level = judge_worst(checks, NULL);
     const struct picture_source *s = NULL;
     const char *peer = NULL;
 
@@ -609,18 +610,42 @@ summary(const struct picture *p, const json_t *checks, const char *lun,
                      json_object_get(c, "source"));
 }
 
-static bool
-has_lun(const json_t *luns, const char *name)
+/* The checks of each LUN, by its name: to look through all of them for each LUN
+ * takes long where there are many.  NULL without memory. */
+static json_t *
+by_lun(const json_t *checks)
 {
-    json_t *l;
+    json_t *all = json_object(), *list, *c;
     size_t i;
 
-    json_array_foreach(luns, i, l)
+    json_array_foreach(checks, i, c)
     {
-        if (field_is(l, "lun", name))
-            return true;
+        const char *lun = field_text(c, "lun");
+
+        if (!*lun)
+            continue;
+        list = json_object_get(all, lun);
+        if (!list) {
+            list = json_array();
+            if (json_object_set_new(all, lun, list) < 0)
+                goto failed;
+        }
+        if (json_array_append(list, c) < 0)
+            goto failed;
     }
-    return false;
+    return all;
+
+failed:
+    json_decref(all);
+    return NULL;
+}
+
+static bool
+is_ours(const struct config *c, const char *lun)
+{
+    const struct config_lun *l = config_lun(c, lun);
+
+    return l && config_lun_has(l, c->self);
 }
 
 json_t *
@@ -628,25 +653,29 @@ judge_luns(const struct picture *p, const json_t *checks,
            const struct moment *now)
 {
     const struct config *c = p->config;
-    json_t *luns = json_array(), *check;
-    size_t i;
+    json_t *luns = json_array(), *of = by_lun(checks), *its;
+    const char *name;
 
-    for (i = 0; i < c->nluns; i++)
-        if (config_lun_has(&c->luns[i], c->self) &&
-            json_array_append_new(luns,
-                                  summary(p, checks, c->luns[i].name, now)) < 0)
-            goto failed;
-    json_array_foreach(checks, i, check)
-    {
-        const char *name = field_text(check, "lun");
-
-        if (*name && !has_lun(luns, name) &&
-            json_array_append_new(luns, summary(p, checks, name, now)) < 0)
+    if (!of)
+        goto failed;
+    for (size_t i = 0; i < c->nluns; i++) {
+        name = c->luns[i].name;
+        if (is_ours(c, name) &&
+            json_array_append_new(
+                luns, summary(p, json_object_get(of, name), name, now)) < 0)
             goto failed;
     }
+    json_object_foreach(of, name, its)
+    {
+        if (!is_ours(c, name) &&
+            json_array_append_new(luns, summary(p, its, name, now)) < 0)
+            goto failed;
+    }
+    json_decref(of);
     return luns;
 
 failed:
+    json_decref(of);
     json_decref(luns);
     return NULL;
 }

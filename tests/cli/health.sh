@@ -71,6 +71,15 @@ check "so are the days that certificates have" \
            length == 3 and all(. > 20)'
 check "what is well has no output" holds '[.. | .output?] | all(. == null)'
 
+# Each says in milliseconds how old its news are, so that hardly two that were
+# made apart are the same; that answers do change is what the rest tells.
+answers_of_50() {
+    curl --silent --write-out '\n' "$(url h1 '/status?[1-50]')" | sort -u | wc -l
+}
+distinct=$(answers_of_50)
+check "who ask at the same time share an answer ($distinct of 50)" \
+    test "$distinct" -lt 40
+
 get h1 /status
 check "/status has the answers" holds '.status == "pass" and .host == "h1" and
     ([.processes[].name] == ["plugin-vm1-a", "proxy"]) and
