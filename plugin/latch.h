@@ -20,9 +20,8 @@
 #include <stdint.h>
 
 #define LATCH_LIMIT_MAX 60
-#define LATCH_WINDOW_MS                                                        \
-    3600000u /* in which switches are counted, and for which                   \
-                our own paths must be good to open it */
+/* in which switches are counted, and for which our own paths must be good */
+#define LATCH_WINDOW_MS 3600000u
 
 /* All zeroes: open, and nothing has happened. */
 struct latch {

@@ -17,10 +17,10 @@
 #include "plugin/state.h"
 #include "common/tlsdir.h"
 
-#define REGISTER_MS                                                            \
-    1000               /* one try to register or fence; a stop waits for it    \
-                        */
-#define ASKED_MS 60000 /* a peer that was ordered stays connected this long */
+/* one try to register or fence; a stop waits for it */
+#define REGISTER_MS 1000
+/* a peer that was ordered stays connected this long */
+#define ASKED_MS 60000
 
 /* One order, one report for each opening of the gate (its sender holds the
  * gate, so that there is no second one); between two looks at the events the
