@@ -478,6 +478,8 @@ release(struct link *k)
     free((char *)k->opt.info_name);
     if (k->wake_fd != -1)
         close(k->wake_fd);
+    if (k->lead_fd != -1)
+        close(k->lead_fd);
     pthread_cond_destroy(&k->cond);
     pthread_mutex_destroy(&k->lock);
     free(k);
@@ -499,7 +501,8 @@ link_create(const struct link_options *opt)
     k->status.state = LINK_CONNECTING;
     k->status.since_ms = clock_ms();
     k->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    err = k->wake_fd == -1 ? -errno : copy_options(k, opt);
+    k->lead_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    err = k->wake_fd == -1 || k->lead_fd == -1 ? -errno : copy_options(k, opt);
     if (err == 0)
         err = start_thread(k);
     if (err == 0)

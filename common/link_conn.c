@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* One libnbd handle and its socket: made, trusted, pumped, closed.
  *
- * Everything here runs in the link's thread, but for link_reset_locked,
- * link_wake and link_text.
+ * Everything here runs in the link's thread, but for what link_impl.h says may
+ * be called from others.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -51,6 +51,15 @@ nbd_reason(void)
         return "unknown error";
     colon = strstr(text, ": ");
     return colon && strncmp(text, "nbd_", 4) == 0 ? colon + 2 : text;
+}
+
+void
+link_conn_note_reason(struct link *k)
+{
+    pthread_mutex_lock(&k->lock);
+    if (k->reason[0] == '\0')
+        link_text(k->reason, nbd_reason());
+    pthread_mutex_unlock(&k->lock);
 }
 
 static int
@@ -272,6 +281,8 @@ link_conn_drop(struct link *k)
     int fd;
 
     pthread_mutex_lock(&k->lock);
+    while (k->leader == LINK_LED_BY_WORKER) /* on its way out of poll */
+        pthread_cond_wait(&k->cond, &k->lock);
     fd = k->fd;
     k->fd = -1;
     pthread_mutex_unlock(&k->lock);
@@ -398,8 +409,8 @@ link_conn_export(struct link *k, struct link_status *st)
 
 /* A parked connection without a question has nothing to read (libnbd would
  * refuse), but its end must be seen. */
-static short
-events_for(unsigned direction)
+short
+link_conn_events(unsigned direction)
 {
     short events = POLLRDHUP;
 
@@ -411,24 +422,31 @@ events_for(unsigned direction)
 }
 
 /* A thread that issues a command may leave libnbd waiting to write, or find
- * the connection dead.  It wakes us unless watching says that we look for
- * that already.  watching is 0 from before we read the direction: whatever
- * changes after that is seen by the other side (both are sequentially
- * consistent), and whatever changed before it is in the direction. */
+ * the connection dead.  It wakes the leader unless watching says that this
+ * looks for that already.  watching is 0 from before the leader reads the
+ * direction: whatever changes after that is seen by the other side (both are
+ * sequentially consistent), and whatever changed before it is in the
+ * direction.  (When one leader takes over from another, 0 may be stored while
+ * the new one polls: it is woken for nothing.) */
 void
 link_conn_poll(struct link *k)
 {
     struct pollfd fds[2] = {{.fd = -1}, {.fd = k->wake_fd, .events = POLLIN}};
+    bool leads = k->nbd && link_lead_by_thread(k);
     uint64_t dummy;
 
     if (k->nbd) {
         fds[0].fd = k->fd;
-        fds[0].events = events_for(nbd_aio_get_direction(k->nbd));
+        fds[0].events = POLLRDHUP;
+    }
+    if (leads) {
+        fds[0].events = link_conn_events(nbd_aio_get_direction(k->nbd));
         atomic_store(&k->watching, (unsigned)fds[0].events);
     }
     if (poll(fds, 2, clock_left_ms(k->wake_ms, clock_ms())) <= 0)
         fds[0].revents = fds[1].revents = 0; /* EINTR: look again */
-    atomic_store(&k->watching, 0);
+    if (leads)
+        atomic_store(&k->watching, 0);
     k->revents = fds[0].revents;
     if (fds[1].revents && read(k->wake_fd, &dummy, sizeof dummy) == -1 &&
         errno != EAGAIN)
@@ -477,11 +495,22 @@ link_conn_ended(struct link *k)
     return nbd_aio_is_dead(k->nbd) == 1 || nbd_aio_is_closed(k->nbd) == 1;
 }
 
+static void
+fail_dead(struct link *k)
+{
+    char why[LINK_TEXT_MAX];
+
+    pthread_mutex_lock(&k->lock);
+    link_text(why, k->reason[0] ? k->reason : "the connection broke");
+    pthread_mutex_unlock(&k->lock);
+    fail_socket(k, why);
+}
+
 bool
 link_conn_over(struct link *k)
 {
     if (nbd_aio_is_dead(k->nbd) == 1)
-        fail_socket(k, "the connection broke");
+        fail_dead(k);
     else if (nbd_aio_is_closed(k->nbd) == 1 &&
              k->status.state == LINK_CONNECTING)
         fail_nbd(k); /* in opt mode libnbd itself closes, and says why */
@@ -525,4 +554,14 @@ link_wake(struct link *k)
     /* EAGAIN: the counter is full, so it is awake. */
     if (write(k->wake_fd, &one, sizeof one) == -1 && errno != EAGAIN)
         abort();
+}
+
+void
+link_wake_leader(struct link *k)
+{
+    uint64_t one = 1;
+
+    if (write(k->lead_fd, &one, sizeof one) == -1 && errno != EAGAIN)
+        abort();
+    link_wake(k);
 }

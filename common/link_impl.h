@@ -4,6 +4,7 @@
  * link.c        the public calls and the state machine, run by the thread
  * link_conn.c   one libnbd handle and its socket: made, pumped, closed
  * link_io.c     commands on a LIVE link, from any thread
+ * link_lead.c   who polls the socket of a LIVE link
  *
  * Lock order: libnbd's own handle lock, then k->lock (libnbd calls us back
  * with its lock held).  So no libnbd call is made with k->lock held.
@@ -29,13 +30,24 @@
 /* A command under way; lives on the stack of the thread in link_run. */
 struct link_wait {
     TAILQ_ENTRY(link_wait) entry;
+    struct link *link;
     uint64_t since_ms;
     struct link_command *command;
     uint64_t seen;      /* bytes of a READ that have come */
     int error;          /* as libnbd gives it, positive; valid after done */
     atomic_bool issued; /* libnbd's call that took it has returned */
     bool retired;       /* libnbd has forgotten it; valid after done */
+    atomic_bool ended;  /* libnbd has called back */
+    atomic_bool leads;  /* its worker polls; written by that, with k->lock */
+    pthread_t thread;   /* valid when leads */
     sem_t done;
+};
+
+/* Who polls the socket and lets libnbd act; see link_lead.c. */
+enum link_leader {
+    LINK_LED_BY_THREAD,
+    LINK_LED_BY_NOBODY, /* LIVE, nothing unanswered */
+    LINK_LED_BY_WORKER, /* LIVE, the one whose link_wait.leads */
 };
 
 /* The files that decide whom we trust, as they were when they were read. */
@@ -56,6 +68,7 @@ struct link {
     struct link_options opt;
     char name[256]; /* "PEER ADDRESS:PORT" */
     int wake_fd;    /* eventfd: the thread must look again */
+    int lead_fd;    /* eventfd: a worker that leads must look again */
     pthread_t thread;
 
     /* Link thread only until LIVE, then fixed until link_destroy: a thread
@@ -79,16 +92,23 @@ struct link {
     unsigned backoff_ms;
     unsigned attempts; /* failed ones since the link was last up */
     uint64_t wake_ms;  /* when poll must return at the latest */
+    bool leading;      /* it led when it last slept, LIVE */
 
-    /* What the thread polls the socket for, 0 while it is not in poll; see
+    /* What the leader polls the socket for, 0 while it is not in poll; see
      * link_conn_poll. */
     atomic_uint watching;
+    atomic_uint unanswered; /* of waits; grows with lock held */
 
     pthread_mutex_t lock;
-    pthread_cond_t cond; /* go_name was taken care of; waits is empty */
+    pthread_cond_t cond; /* go_name was taken care of; waits is empty; a
+                            worker leads no longer */
     /* guarded by lock */
     struct link_status status;
-    int fd; /* our own dup of libnbd's socket, -1: none; the thread sets it */
+    /* Our own dup of libnbd's socket, -1: none; the thread sets it, and not
+     * while a worker leads. */
+    int fd;
+    enum link_leader leader;
+    char reason[LINK_TEXT_MAX]; /* what libnbd said to a worker that led */
     bool stop, breaking;
     char *go_name; /* a GO that was asked for, or NULL */
     uint64_t go_deadline_ms;
@@ -124,7 +144,17 @@ int link_conn_ask(struct link *k, enum link_question q, const char *name);
 /* link_conn_export - what the peer told about the export, into st. */
 void link_conn_export(struct link *k, struct link_status *st);
 
-/* link_conn_poll - sleep until the socket, the eventfd or k->wake_ms. */
+/* link_conn_events - what to poll the socket for in libnbd's direction.
+ * threads: any */
+short link_conn_events(unsigned direction);
+
+/* link_conn_note_reason - keep what libnbd said in this thread when the
+ * connection broke; the first reason counts.
+ * threads: any, without k->lock */
+void link_conn_note_reason(struct link *k);
+
+/* link_conn_poll - sleep until the socket, the eventfd or k->wake_ms.  Where a
+ * worker leads, or nobody, of the socket only its end counts. */
 void link_conn_poll(struct link *k);
 
 /* link_conn_pump - let libnbd act on what poll found. */
@@ -145,6 +175,27 @@ void link_reset_locked(struct link *k);
 
 /* link_wake - make the thread look again.  threads: any */
 void link_wake(struct link *k);
+
+/* link_wake_leader - make whoever leads look again.  threads: any */
+void link_wake_leader(struct link *k);
+
+/* link_lead_begin_locked - w was put into waits: it leads when nobody does.
+ * link_lead_end_locked - it was taken out: if it leads, hand on.
+ * threads: the worker of w, with k->lock held */
+void link_lead_begin_locked(struct link *k, struct link_wait *w);
+void link_lead_end_locked(struct link *k, struct link_wait *w);
+
+/* link_lead_wait - until w->done is posted; meanwhile lead, if w does.
+ * threads: the worker of w, once libnbd has taken the command */
+void link_lead_wait(struct link *k, struct link_wait *w);
+
+/* link_lead_ended - libnbd has called back for w, which is not posted yet.
+ * threads: any */
+void link_lead_ended(struct link_wait *w);
+
+/* link_lead_by_thread - shall the thread poll for answers?  Ends that when
+ * none is awaited.  threads: the link's */
+bool link_lead_by_thread(struct link *k);
 
 /* link_text - copy what a peer or library said for people to read: printable
  * ASCII (it ends in JSON, cut anywhere), at most LINK_TEXT_MAX bytes. */

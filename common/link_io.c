@@ -2,9 +2,10 @@
 /* Commands on a LIVE link: issued by the caller, ended by libnbd.
  *
  * The caller hands the command to libnbd, which writes it to the socket at
- * once if it can, and sleeps on a semaphore of its own.  libnbd calls back
- * exactly once for each command that it accepted: with the answer, in the
- * link's thread, or when the connection dies, in whatever thread found out.
+ * once if it can, and sleeps on a semaphore of its own, or polls the socket
+ * itself (link_lead.c).  libnbd calls back exactly once for each command that
+ * it accepted: with the answer, in the thread that leads, or when the
+ * connection dies, in whatever thread found out.
  * Until then the struct link_wait on the caller's stack stays, and posting
  * its semaphore is the last thing that touches it.
  */
@@ -33,6 +34,7 @@ ended(void *opaque, int *error)
     if (w->error == 0 && c->op == LINK_READ && w->seen != c->count)
         w->error = EIO;
     w->retired = retired;
+    link_lead_ended(w);
     sem_post(&w->done);
     return retired;
 }
@@ -120,7 +122,7 @@ wake_if_needed(struct link *k)
     if (direction == LIBNBD_AIO_DIRECTION_READ)
         return;
     if (direction == 0 || !(atomic_load(&k->watching) & POLLOUT))
-        link_wake(k);
+        link_wake_leader(k);
 }
 
 static bool
@@ -130,8 +132,10 @@ begin(struct link *k, struct link_wait *w)
 
     pthread_mutex_lock(&k->lock);
     live = k->status.state == LINK_LIVE;
-    if (live)
+    if (live) {
         TAILQ_INSERT_TAIL(&k->waits, w, entry);
+        link_lead_begin_locked(k, w);
+    }
     pthread_mutex_unlock(&k->lock);
     return live;
 }
@@ -141,6 +145,7 @@ end(struct link *k, struct link_wait *w)
 {
     pthread_mutex_lock(&k->lock);
     TAILQ_REMOVE(&k->waits, w, entry);
+    link_lead_end_locked(k, w);
     if (k->stop && TAILQ_EMPTY(&k->waits))
         pthread_cond_broadcast(&k->cond);
     pthread_mutex_unlock(&k->lock);
@@ -156,6 +161,7 @@ carry_out(struct link *k, struct link_wait *w, bool *sent)
         int err = nbd_get_errno();
 
         *sent = false;
+        atomic_fetch_sub(&k->unanswered, 1);
         if (link_conn_ended(k))
             return -ENOTCONN;
         return err > 0 ? -err : -EINVAL;
@@ -163,8 +169,7 @@ carry_out(struct link *k, struct link_wait *w, bool *sent)
     *sent = true;
     atomic_store(&w->issued, true);
     wake_if_needed(k);
-    while (sem_wait(&w->done) == -1 && errno == EINTR)
-        ;
+    link_lead_wait(k, w);
     if (!w->retired)
         nbd_aio_command_completed(k->nbd, (uint64_t)cookie);
     return -w->error;
@@ -182,7 +187,7 @@ one_extent(struct link_command *c)
 int
 link_run(struct link *k, struct link_command *c, bool *sent)
 {
-    struct link_wait w = {.command = c, .since_ms = clock_ms()};
+    struct link_wait w = {.link = k, .command = c, .since_ms = clock_ms()};
     int r;
 
     *sent = false;
@@ -190,6 +195,7 @@ link_run(struct link *k, struct link_command *c, bool *sent)
         return -ENOTCONN;
     if (c->op == LINK_EXTENTS && !k->has_extents) {
         one_extent(c);
+        atomic_fetch_sub(&k->unanswered, 1);
         end(k, &w);
         return 0;
     }

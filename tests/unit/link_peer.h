@@ -78,6 +78,8 @@ enum peer_manner {
     PEER_CLOSES,  /* instead of an answer */
     PEER_DEAF,    /* commands: does not even read */
     PEER_CHEATS,  /* commands: READ brings half, EXTENTS no length */
+    PEER_TICKETS, /* commands: each answer takes one of tickets */
+    PEER_BABBLES, /* commands: what it answers is no NBD */
 };
 
 struct peer {
@@ -88,6 +90,7 @@ struct peer {
     /* the test writes, the server reads */
     atomic_int on_connect, on_info, on_go, on_command;
     atomic_uint command_error; /* NBD error number, 0: none */
+    atomic_uint tickets;
     atomic_bool no_contexts, stop;
     const char *refusal;
     /* the server writes, the test reads */
@@ -293,6 +296,12 @@ serve_command(struct peer *p, int fd)
     p->commands++;
     if (p->on_command == PEER_CLOSES)
         return false;
+    if (p->on_command == PEER_TICKETS) {
+        wait_until(p->tickets > 0 || p->stop);
+        p->tickets--;
+    }
+    if (p->on_command == PEER_BABBLES)
+        return put(fd, "this is no reply to any command", 32);
     return p->on_command == PEER_SILENT ||
            answer_command(p, fd, &r, offset, count);
 }
