@@ -200,6 +200,14 @@ set_option(int fd, int level, int name, int value)
     return setsockopt(fd, level, name, &value, sizeof value);
 }
 
+/* libnbd sends an option in five pieces: held back until the last of them they
+ * are one packet, and wake the peer once. */
+static void
+cork(struct link *k, bool on)
+{
+    set_option(k->fd, IPPROTO_TCP, TCP_CORK, on);
+}
+
 /* A connection that brings nothing through in link_timeout is over; closing
  * it means RST, so that nothing unsent leaves the host afterwards. */
 static int
@@ -351,9 +359,11 @@ link_conn_ask(struct link *k, enum link_question q, const char *name)
     k->peer_text[0] = '\0';
     k->asked_us = clock_us();
     r = prepare_question(k, q, name);
+    cork(k, true);
     if (r == 0)
         r = q == LINK_ASKS_GO ? nbd_aio_opt_go(k->nbd, cb)
                               : nbd_aio_opt_info(k->nbd, cb);
+    cork(k, false);
     if (r == -1) {
         link_text(k->peer_text, nbd_reason());
         nbd_set_debug(k->nbd, false);
