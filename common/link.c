@@ -65,17 +65,23 @@ enter(struct link *k, enum link_state state, const char *why)
         k->opt.changed(k->opt.opaque);
 }
 
-/* Give the caller of link_go its answer; without one there is nothing. */
+/* Who asked for a GO gets its answer; if nobody did there is nothing. */
 static void
 answer_go(struct link *k, int result)
 {
+    bool asked, quiet;
+
     pthread_mutex_lock(&k->lock);
-    if (k->go_name && !k->go_done) {
+    asked = k->go_name && !k->go_done;
+    quiet = k->stop;
+    if (asked) {
         k->go_result = result;
         k->go_done = true;
         pthread_cond_broadcast(&k->cond);
     }
     pthread_mutex_unlock(&k->lock);
+    if (asked && !quiet && k->opt.changed)
+        k->opt.changed(k->opt.opaque);
 }
 
 /* A connection that carries no commands was lost, or none came about: begin
@@ -307,7 +313,7 @@ take_go(struct link *k, uint64_t now)
     k->wake_ms = now;
 }
 
-/* go_name is the caller's until answer_go, and the caller waits for that. */
+/* Nobody changes go_name before answer_go. */
 static void
 send_go(struct link *k, uint64_t now)
 {
@@ -476,6 +482,7 @@ release(struct link *k)
     free((char *)k->opt.address);
     free((char *)k->opt.tls_dir);
     free((char *)k->opt.info_name);
+    free(k->go_name);
     if (k->wake_fd != -1)
         close(k->wake_fd);
     if (k->lead_fd != -1)
@@ -558,27 +565,52 @@ link_get_status(struct link *k, struct link_status *st)
 }
 
 int
-link_go(struct link *k, const char *export_name, uint64_t deadline_ms)
+link_go_begin(struct link *k, const char *export_name, uint64_t deadline_ms)
 {
     uint64_t most_ms = clock_ms() + k->opt.open_timeout_ms;
-    char *name = strdup(export_name);
-    int r = -EBUSY;
+    char *name = strdup(export_name), *unused = name;
+    bool free_for_it;
 
     if (name == NULL)
         return -ENOMEM;
     pthread_mutex_lock(&k->lock);
-    if (k->status.state == LINK_PARKED && k->go_name == NULL && !k->stop) {
+    free_for_it = k->status.state == LINK_PARKED && !k->stop &&
+                  (k->go_name == NULL || k->go_done);
+    if (free_for_it) {
+        unused = k->go_name;
         k->go_name = name;
         k->go_deadline_ms = deadline_ms < most_ms ? deadline_ms : most_ms;
         k->go_done = false;
         link_wake(k);
-        while (!k->go_done)
-            pthread_cond_wait(&k->cond, &k->lock);
-        k->go_name = NULL;
-        r = k->go_result;
     }
     pthread_mutex_unlock(&k->lock);
-    free(name);
+    free(unused);
+    return free_for_it ? 0 : -EBUSY;
+}
+
+int
+link_go_result(struct link *k)
+{
+    int r;
+
+    pthread_mutex_lock(&k->lock);
+    r = k->go_done ? k->go_result : -EINPROGRESS;
+    pthread_mutex_unlock(&k->lock);
+    return r;
+}
+
+int
+link_go(struct link *k, const char *export_name, uint64_t deadline_ms)
+{
+    int r = link_go_begin(k, export_name, deadline_ms);
+
+    if (r < 0)
+        return r;
+    pthread_mutex_lock(&k->lock);
+    while (!k->go_done)
+        pthread_cond_wait(&k->cond, &k->lock);
+    r = k->go_result;
+    pthread_mutex_unlock(&k->lock);
     return r;
 }
 

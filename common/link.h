@@ -107,6 +107,17 @@ const char *link_failure_name(enum link_failure f);
  */
 int link_go(struct link *k, const char *export_name, uint64_t deadline_ms);
 
+/* link_go_begin - link_go without waiting for the answer; opt.changed tells
+ * when it is there.
+ *
+ * errors:  0; -EBUSY as link_go; -ENOMEM
+ */
+int link_go_begin(struct link *k, const char *export_name,
+                  uint64_t deadline_ms);
+
+/* link_go_result - what became of the last GO; -EINPROGRESS: nothing yet. */
+int link_go_result(struct link *k);
+
 /* link_break - reset the connection now; commands end with -ENOTCONN.
  * threads: any */
 void link_break(struct link *k);

@@ -110,7 +110,7 @@ struct link {
     enum link_leader leader;
     char reason[LINK_TEXT_MAX]; /* what libnbd said to a worker that led */
     bool stop, breaking;
-    char *go_name; /* a GO that was asked for, or NULL */
+    char *go_name; /* of the last GO that was asked for, ours; or NULL */
     uint64_t go_deadline_ms;
     bool go_done;
     int go_result;

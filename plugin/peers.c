@@ -58,9 +58,13 @@ struct peers {
 struct session {
     struct peers *peers;
     struct peer *peer;
-    struct link *links[LINKS_MAX]; /* fixed while open, as is limits */
-    size_t nlinks;
-    struct session_limits limits;
+    struct link *links[LINKS_MAX]; /* the first nlinks; those are fixed */
+    atomic_size_t nlinks;          /* at least 1, and grows */
+    struct session_limits limits;  /* fixed while open */
+    /* router only: asked for GO and not answered when it was opened */
+    struct link *joining[LINKS_MAX];
+    size_t njoining;
+    uint64_t size; /* that theirs must have; 0: any */
     atomic_uint turn;
 };
 
@@ -435,23 +439,89 @@ say_why(struct link *k, int r, char *why, size_t len)
         snprintf(why, len, "%s", strerror(-r));
 }
 
-/* Move link i of peer into s. */
-static void
-take_link(struct peers *p, struct peer *peer, size_t i, struct session *s)
+static struct session_limits
+limits_of(const struct link_status *st)
 {
-    struct session_limits *most = &s->limits;
+    uint32_t most = st->block_max;
+
+    return (struct session_limits){
+        .max_io = most != 0 && most < MAX_IO_UNTOLD ? most : MAX_IO_UNTOLD,
+        .can_trim = st->flags & NBD_SEND_TRIM,
+        .can_zero = st->flags & NBD_SEND_ZEROES,
+    };
+}
+
+/* Link i of peer has answered GO: the first of s. */
+static void
+take_first(struct peers *p, struct peer *peer, size_t i, struct session *s)
+{
     struct link_status st;
 
     link_get_status(peer->links[i], &st);
-    if (st.block_max != 0 && st.block_max < most->max_io)
-        most->max_io = st.block_max;
-    most->can_trim = most->can_trim && (st.flags & NBD_SEND_TRIM);
-    most->can_zero = most->can_zero && (st.flags & NBD_SEND_ZEROES);
+    s->limits = limits_of(&st);
     pthread_mutex_lock(&p->lock);
-    s->links[s->nlinks++] = peer->links[i];
+    s->links[0] = peer->links[i];
+    s->nlinks = 1;
     peer->links[i] = NULL;
     peer->serving = true;
     pthread_mutex_unlock(&p->lock);
+}
+
+/* Ask link i of peer for GO; it joins s when it has answered. */
+static void
+let_join(struct peers *p, struct peer *peer, size_t i, struct session *s,
+         const struct peers_request *rq)
+{
+    char name[EXPORT_NAME_MAX + 1];
+
+    if (format_go(p, rq, false, name) < 0 ||
+        link_go_begin(peer->links[i], name, rq->deadline_ms) < 0)
+        return;
+    pthread_mutex_lock(&p->lock);
+    s->joining[s->njoining++] = peer->links[i];
+    peer->links[i] = NULL;
+    pthread_mutex_unlock(&p->lock);
+}
+
+/* Can a connection that joins do all that was told of s? */
+static bool
+fits(const struct session *s, const struct link_status *st)
+{
+    struct session_limits its = limits_of(st);
+
+    return st->state == LINK_LIVE && (s->size == 0 || st->size == s->size) &&
+           its.max_io >= s->limits.max_io &&
+           its.can_trim >= s->limits.can_trim &&
+           its.can_zero >= s->limits.can_zero;
+}
+
+void
+session_grow(struct session *s)
+{
+    size_t left = 0;
+
+    for (size_t i = 0; i < s->njoining; i++) {
+        struct link *k = s->joining[i];
+        struct link_status st;
+
+        if (link_go_result(k) == -EINPROGRESS) {
+            s->joining[left++] = k;
+            continue;
+        }
+        link_get_status(k, &st);
+        if (fits(s, &st)) {
+            s->links[s->nlinks] = k;
+            s->nlinks++; /* from here on others use it */
+        } else {
+            log_info("lun %s: another connection to %s does not join: %s",
+                     s->peers->lun->name, s->peer->host->name,
+                     st.error[0]     ? st.error
+                     : st.refusal[0] ? st.refusal
+                                     : "it serves something else");
+            link_destroy(k);
+        }
+    }
+    s->njoining = left;
 }
 
 int
@@ -468,10 +538,11 @@ peers_open(struct peers *p, const struct peers_request *rq,
         return -ENOMEM;
     s->peers = p;
     s->peer = peer;
-    s->limits = (struct session_limits){MAX_IO_UNTOLD, true, true};
+    s->size = rq->size;
     snprintf(want.id, sizeof want.id, "%s", rq->id);
     snprintf(why, whylen, "no connection is ready");
-    for (size_t i = 0; i < LINKS_MAX && s->nlinks < p->lun->connections; i++) {
+    for (size_t i = 0;
+         i < LINKS_MAX && s->nlinks + s->njoining < p->lun->connections; i++) {
         struct export_info info;
         struct link_status st;
 
@@ -480,17 +551,21 @@ peers_open(struct peers *p, const struct peers_request *rq,
         link_get_status(peer->links[i], &st);
         if (link_problem(&st, &want, &info, clock_ms()))
             continue;
-        r = format_go(p, rq, s->nlinks == 0, name);
+        if (s->nlinks > 0) {
+            let_join(p, peer, i, s, rq);
+            continue;
+        }
+        r = format_go(p, rq, true, name);
         if (r == 0)
             r = go(p, peer->links[i], name, rq);
         if (r == 0) {
-            take_link(p, peer, i, s);
-        } else if (s->nlinks == 0) {
-            first = r;
-            say_why(peer->links[i], r, why, whylen);
-            if (r == -EACCES || r == -ESHUTDOWN)
-                break; /* the peer said no: its other connections will too */
+            take_first(p, peer, i, s);
+            continue;
         }
+        first = r;
+        say_why(peer->links[i], r, why, whylen);
+        if (r == -EACCES || r == -ESHUTDOWN)
+            break; /* the peer said no: its other connections will too */
     }
     if (s->nlinks == 0) {
         free(s);
@@ -619,6 +694,8 @@ session_close(struct session *s)
     pthread_mutex_lock(&s->peers->lock);
     s->peer->serving = false;
     pthread_mutex_unlock(&s->peers->lock);
+    for (size_t i = 0; i < s->njoining; i++)
+        s->links[s->nlinks++] = s->joining[i];
     end_links(s->links, s->nlinks);
     free(s);
 }

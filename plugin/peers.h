@@ -78,6 +78,9 @@ struct peers_request {
 
 /* peers_open - open a session: GO on the peer's parked connections.
  *
+ * Waits for the first of them alone, which fences; the others are asked then,
+ * and join when they have answered: session_grow.
+ *
  * errors:  -errno, and why says what the peer said; 0: *s is the caller's,
  *          ended with session_close
  */
@@ -109,6 +112,10 @@ struct session_limits {
 
 /* session_limits - lent until session_close. */
 const struct session_limits *session_limits(const struct session *s);
+
+/* session_grow - take in the connections that have answered GO by now.
+ * threads: the router's */
+void session_grow(struct session *s);
 
 /* session_run - link_run on one of the session's connections.
  * threads: many at once, until session_close */

@@ -444,6 +444,7 @@ noticed(struct router *r, const struct route_view *view, struct route_event *ev,
 {
     if (r->route.phase != ROUTE_REDIRECTED)
         return false;
+    session_grow(r->session);
     if (!session_broken(r->session, why, whylen)) {
         if (!peer_silent(r, view))
             return false;

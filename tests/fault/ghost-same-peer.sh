@@ -20,7 +20,15 @@ lab_enter "$@"
 at_b() {
     post proxy-c /drain >/dev/null
     black_hole a
-    within 5000 route_is a "redirected b" || not_so "a is not at b"
+    within 5000 route_is a "redirected b" || not_so "a is not at b" || return
+    within 5000 both_used || not_so "a's second connection does not join"
+}
+
+# both_used - each of a's two connections has carried a request.
+both_used() {
+    vm a read joined 0 &&
+        [[ $(field proxy-b '[.luns[].sessions[].connections[] |
+            select(.requests > 0)] | length') == 2 ]]
 }
 
 slow() {

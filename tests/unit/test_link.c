@@ -162,6 +162,37 @@ test_link_refused_go_goes_on_asking_info(void **state)
 }
 
 static void
+test_link_go_begun_is_answered_later(void **state)
+{
+    struct fixture *f = *state;
+    unsigned before;
+
+    f->peer->on_go = PEER_SILENT;
+    f->link = link_at(&f->opt);
+    eventually(state_of(f->link) == LINK_PARKED);
+    assert_int_equal(link_go_begin(f->link, "disk", CLOCK_NEVER), 0);
+    assert_int_equal(link_go_begin(f->link, "disk", CLOCK_NEVER), -EBUSY);
+    eventually(state_of(f->link) == LINK_GOING);
+    assert_int_equal(link_go_result(f->link), -EINPROGRESS);
+    before = changes;
+    link_break(f->link);
+    eventually(link_go_result(f->link) == -ENOTCONN);
+    eventually(changes > before);
+}
+
+static void
+test_link_go_begun_and_granted_is_live(void **state)
+{
+    struct fixture *f = *state;
+
+    f->link = link_at(&f->opt);
+    eventually(state_of(f->link) == LINK_PARKED);
+    assert_int_equal(link_go_begin(f->link, "disk", CLOCK_NEVER), 0);
+    eventually(link_go_result(f->link) == 0);
+    assert_int_equal(state_of(f->link), LINK_LIVE);
+}
+
+static void
 test_link_go_before_parked_is_busy(void **state)
 {
     struct fixture *f = *state;
@@ -837,6 +868,8 @@ main(void)
         CASE(test_link_peers_words_become_plain_text),
         CASE(test_link_go_refused_stays_parked_and_may_ask_again),
         CASE(test_link_refused_go_goes_on_asking_info),
+        CASE(test_link_go_begun_is_answered_later),
+        CASE(test_link_go_begun_and_granted_is_live),
         CASE(test_link_go_before_parked_is_busy),
         CASE(test_link_go_unanswered_ends_at_its_deadline),
         CASE(test_link_go_unanswered_ends_at_open_timeout),

@@ -23,12 +23,16 @@
 
 struct link {
     char peer[16];
-    bool ended;
+    bool ended, went; /* went: it was asked for GO */
 };
 
 static struct {
     struct link_status says[HOSTS]; /* every link to the host's status */
     int go_result;
+    int join_result;      /* of link_go_begin, by and by */
+    uint64_t join_size;   /* that those links tell, if not 0 */
+    struct link *used[2]; /* what session_run came to, each once */
+    unsigned nused;
     unsigned links[HOSTS]; /* how many there are */
     unsigned waited_alone; /* destroyed before the others were told to end */
     unsigned told_to_end, gos;
@@ -41,6 +45,10 @@ void __wrap_link_end(struct link *k);
 void __wrap_link_destroy(struct link *k);
 void __wrap_link_get_status(struct link *k, struct link_status *st);
 int __wrap_link_go(struct link *k, const char *name, uint64_t deadline_ms);
+int __wrap_link_go_begin(struct link *k, const char *name,
+                         uint64_t deadline_ms);
+int __wrap_link_go_result(struct link *k);
+int __wrap_link_run(struct link *k, struct link_command *c, bool *sent);
 void __wrap_link_break(struct link *k);
 
 static size_t
@@ -82,6 +90,11 @@ void
 __wrap_link_get_status(struct link *k, struct link_status *st)
 {
     *st = t.says[host_of(k)];
+    if (!k->went)
+        return;
+    st->state = t.join_result == 0 ? LINK_LIVE : LINK_DEAD;
+    if (t.join_size)
+        st->size = t.join_size;
 }
 
 int
@@ -92,6 +105,30 @@ __wrap_link_go(struct link *k, const char *name, uint64_t deadline_ms)
     t.gos++;
     snprintf(t.go_name, sizeof t.go_name, "%s", name);
     return t.go_result;
+}
+
+int
+__wrap_link_go_begin(struct link *k, const char *name, uint64_t deadline_ms)
+{
+    k->went = true;
+    return __wrap_link_go(k, name, deadline_ms);
+}
+
+int
+__wrap_link_go_result(struct link *k)
+{
+    assert_true(k->went);
+    return t.join_result;
+}
+
+int
+__wrap_link_run(struct link *k, struct link_command *c, bool *sent)
+{
+    (void)c;
+    (void)sent;
+    if (t.nused == 0 || t.used[0] != k)
+        t.used[t.nused++ % 2] = k;
+    return 0;
 }
 
 void
@@ -293,6 +330,80 @@ test_peers_session_takes_its_connections(void **state)
     assert_int_equal(t.links[1], 2);
 }
 
+/* How many connections the session uses. */
+static unsigned
+used_by(struct session *s)
+{
+    struct link_command c = {.op = LINK_FLUSH};
+    bool sent;
+
+    t.nused = 0;
+    for (int i = 0; i < 2; i++)
+        session_run(s, &c, &sent);
+    return t.nused;
+}
+
+static void
+test_peers_session_serves_before_all_have_joined(void **state)
+{
+    struct session *s;
+
+    (void)state;
+    t.join_result = -EINPROGRESS;
+    peers_tend(peers, &want, 0);
+    assert_int_equal(open_first(&s), 0);
+    session_grow(s);
+    assert_int_equal(used_by(s), 1);
+    t.join_result = 0;
+    session_grow(s);
+    assert_int_equal(used_by(s), 2);
+    session_close(s);
+    assert_int_equal(t.links[1], 0);
+}
+
+static void
+test_peers_session_closes_with_those_that_join(void **state)
+{
+    struct session *s;
+
+    (void)state;
+    t.join_result = -EINPROGRESS;
+    peers_tend(peers, &want, 0);
+    assert_int_equal(open_first(&s), 0);
+    session_close(s);
+    assert_int_equal(t.links[1], 0);
+    assert_int_equal(t.waited_alone, 0);
+}
+
+static void
+test_peers_who_cannot_join_does_no_harm(void **state)
+{
+    struct session *s;
+
+    (void)state;
+    t.join_result = -ENOTCONN;
+    peers_tend(peers, &want, 0);
+    assert_int_equal(open_first(&s), 0);
+    session_grow(s);
+    assert_int_equal(used_by(s), 1);
+    assert_int_equal(t.links[1], 1);
+    session_close(s);
+}
+
+static void
+test_peers_another_size_does_not_join(void **state)
+{
+    struct session *s;
+
+    (void)state;
+    t.join_size = 2 * GIB;
+    peers_tend(peers, &want, 0);
+    assert_int_equal(open_first(&s), 0);
+    session_grow(s);
+    assert_int_equal(used_by(s), 1);
+    session_close(s);
+}
+
 static void
 test_peers_a_refusal_is_not_asked_for_twice(void **state)
 {
@@ -439,6 +550,10 @@ main(void)
         TEST(test_peers_larger_blocks_than_ours_are_not_ready),
         TEST(test_peers_late_answer_is_not_ready),
         TEST(test_peers_session_takes_its_connections),
+        TEST(test_peers_session_serves_before_all_have_joined),
+        TEST(test_peers_session_closes_with_those_that_join),
+        TEST(test_peers_who_cannot_join_does_no_harm),
+        TEST(test_peers_another_size_does_not_join),
         TEST(test_peers_a_refusal_is_not_asked_for_twice),
         TEST(test_peers_interrupted_never_opens_again),
         TEST(test_peers_take_lends_one_connection),

@@ -292,6 +292,7 @@ bool __wrap_drainer_take(struct drainer *d, int *result);
 void __wrap_drainer_interrupt(struct drainer *d);
 void __wrap_peers_interrupt(struct peers *p);
 json_t *__wrap_peers_report(struct peers *p, const struct peers_lun *want);
+void __wrap_session_grow(struct session *s);
 bool __wrap_session_broken(struct session *s, char *why, size_t whylen);
 uint64_t __wrap_session_oldest_ms(struct session *s);
 void __wrap_session_break(struct session *s);
@@ -469,6 +470,12 @@ __wrap_peers_report(struct peers *p, const struct peers_lun *want)
     (void)p;
     (void)want;
     return json_array();
+}
+
+void
+__wrap_session_grow(struct session *s)
+{
+    (void)s;
 }
 
 bool
