@@ -175,7 +175,7 @@ vpath %.pod plugin proxy health common deploy
 tests: all $(UNIT) $(TOOLS)
 
 # TAP everywhere.  T=PATTERN runs the tests whose file name holds it.
-SCRIPTS   = $(sort $(wildcard tests/cli/*.sh tests/fault/*.sh \
+SCRIPTS   = $(sort $(wildcard tests/cli/*.sh tests/fault/*.sh tests/lab/*.sh \
 	      tests/model/*.sh))
 CHECKED   = $(foreach t,$(UNIT) $(filter-out %/lib.sh,$(SCRIPTS)),\
 	      $(if $(T),$(if $(findstring $(T),$(t)),$(t)),$(t)))
@@ -270,5 +270,5 @@ help:
 	@echo 'make deps       install what is missing, with apt or dnf'
 	@echo 'make format shellcheck clean help'
 
--include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+-include $(shell find $(BUILD) -name '*.d' -type f 2>/dev/null)
 .SECONDARY:

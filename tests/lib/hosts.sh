@@ -33,7 +33,7 @@ pki_up() {
 # host_config HOST - write its detour.conf anew.
 host_config() {
     local host=$1 dir=$LAB_DIR/$1 h fence=${LAB_FENCE:-pr}
-    [[ $LAB_MODE == namespaces ]] || fence=drain
+    [[ $LAB_MODE != loopback ]] || fence=drain
     # shellcheck disable=SC2153 # two names that look alike
     mkdir -p "$dir/state" "$LAB_RUN/$host"
     {

@@ -27,6 +27,7 @@ LAB_LUN_SIZE=${LAB_LUN_SIZE:-256M}
 LAB_TGTD=(tgtd) # what to run as it, before its arguments
 # namespaces: all of the above.  loopback: no SAN and no cables, the LUN is a
 # file that every host opens; for callers who cannot have namespaces.
+# guest: the hosts share a guest's kernel (tests/lab/inside/guest.sh).
 LAB_MODE=namespaces
 declare -A LAB_PID # of what runs, by name: tgtd, proxy-a, plugin-a-vm, ...
 
@@ -209,7 +210,7 @@ in_host() {
 lab_start() {
     local name=$1 host=$2 enter=()
     shift 2
-    [[ $LAB_MODE == loopback ]] || enter=(nsenter "--net=/run/netns/$host" --)
+    [[ $LAB_MODE != namespaces ]] || enter=(nsenter "--net=/run/netns/$host" --)
     "${enter[@]}" "$@" >>"$LAB_DIR/log/$name" 2>&1 </dev/null &
     LAB_PID[$name]=$!
 }
