@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "lun/quirk.h"
 #include "lun/sg.h"
 
 /* What a job is given and gives back; the device is a reference, let go of
@@ -154,11 +155,27 @@ block_pr_reserve(struct block *b, uint64_t key, uint64_t deadline_ms)
 
 /* ---- preempting -------------------------------------------------- */
 
+/* errors:  1 yes; 0 no, or no SCSI; -errno */
+static int
+aborts_partly(int fd)
+{
+    const uint8_t inquiry[6] = {0x12, [4] = 36}; /* SPC-4 6.6, standard data */
+    uint8_t data[36];
+    int n = sg_read(fd, inquiry, sizeof inquiry, data, sizeof data);
+
+    if (n == -ENOTTY || n == -EOPNOTSUPP)
+        return 0;
+    return n < 0 ? n : quirk_partial_abort(data, (size_t)n);
+}
+
 static int
 send_preempt_abort(void *arg)
 {
     struct args *a = arg;
+    int partly = aborts_partly(a->device->fd);
 
+    if (partly)
+        return partly < 0 ? partly : -EOPNOTSUPP;
     return pr_block_preempt(a->device->fd, a->own, a->victim, true);
 }
 

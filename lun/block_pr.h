@@ -23,8 +23,8 @@ int block_pr_reserve(struct block *b, uint64_t key, uint64_t deadline_ms);
 
 /* block_pr_preempt - a key, and what is under way with it.
  *
- * errors:  -EOPNOTSUPP: the target refuses PREEMPT AND ABORT; nothing was
- *          done */
+ * errors:  -EOPNOTSUPP: the target refuses PREEMPT AND ABORT, or is known to
+ *          abort not all (quirk_partial_abort); nothing was done */
 int block_pr_preempt_abort(struct block *b, uint64_t own, uint64_t victim,
                            uint64_t deadline_ms);
 int block_pr_preempt(struct block *b, uint64_t own, uint64_t victim,

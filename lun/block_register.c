@@ -365,8 +365,9 @@ warn_of_resets(struct block *b)
     b->warned_reset = true;
     pthread_mutex_unlock(&b->lock);
     if (first)
-        log_warning("lun %s: the target refuses PREEMPT AND ABORT: fencing "
-                    "with LUN RESET, which disturbs every host",
+        log_warning("lun %s: the target has no PREEMPT AND ABORT that could "
+                    "be trusted: fencing with LUN RESET, which disturbs every "
+                    "host",
                     b->name);
 }
 

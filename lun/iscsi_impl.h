@@ -253,6 +253,7 @@ struct iscsi_info {
     uint64_t unmap_max; /* bytes in one UNMAP */
     uint64_t same_max;  /* bytes in one WRITE SAME */
     bool plain_only;    /* reservations guard plain WRITEs only */
+    bool partial_abort; /* quirk_partial_abort */
 };
 
 struct iscsi_lun {
@@ -286,7 +287,7 @@ struct iscsi_lun {
     uint64_t registration_no;
     uint64_t key;                    /* the newest */
     bool check_keys, check_capacity; /* for the keeper */
-    bool no_abort; /* PREEMPT AND ABORT was refused, and we said so */
+    bool no_abort; /* PREEMPT AND ABORT is of no use, and we said so */
     bool no_reset; /* the last LUN RESET was refused, and we said so */
     unsigned bury_backoff_ms; /* the target refuses what graves take; or 0 */
     uint64_t bury_ms;         /* not before this, then */

@@ -167,6 +167,22 @@ iscsi_reserve_preempt(const struct iscsi_via *via, uint64_t victim)
     return err;
 }
 
+/* PREEMPT AND ABORT was of no use, why; is said once. */
+static void
+note_no_abort(struct iscsi_lun *l, const char *why)
+{
+    bool news;
+
+    pthread_mutex_lock(&l->lock);
+    news = !l->no_abort;
+    l->no_abort = true;
+    pthread_mutex_unlock(&l->lock);
+    if (news)
+        log_warning("lun %s: the target %s; fencing takes a LUN RESET, which "
+                    "disturbs all hosts",
+                    l->opt->name, why);
+}
+
 int
 iscsi_reserve_preempt_abort(const struct iscsi_via *via, uint64_t victim)
 {
@@ -178,7 +194,9 @@ iscsi_reserve_preempt_abort(const struct iscsi_via *via, uint64_t victim)
     pthread_mutex_lock(&l->lock);
     no_abort = l->no_abort;
     pthread_mutex_unlock(&l->lock);
-    if (!no_abort) {
+    if (!no_abort && l->info.partial_abort) {
+        note_no_abort(l, "may abort a part only after PREEMPT AND ABORT");
+    } else if (!no_abort) {
         point_pass(POINT_PREEMPT);
         err = reserve_out(via, "PREEMPT AND ABORT",
                           SCSI_PERSISTENT_RESERVE_PREEMPT_AND_ABORT, via->key,
@@ -186,14 +204,7 @@ iscsi_reserve_preempt_abort(const struct iscsi_via *via, uint64_t victim)
         point_pass(POINT_PREEMPTED);
         if (!refused)
             return err;
-        pthread_mutex_lock(&l->lock);
-        no_abort = l->no_abort;
-        l->no_abort = true;
-        pthread_mutex_unlock(&l->lock);
-        if (!no_abort)
-            log_warning("lun %s: the target refuses PREEMPT AND ABORT; "
-                        "fencing takes a LUN RESET, which disturbs all hosts",
-                        l->opt->name);
+        note_no_abort(l, "refuses PREEMPT AND ABORT");
     }
     err = iscsi_reserve_preempt(via, victim);
     return err ? err : 1;

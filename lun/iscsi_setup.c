@@ -13,6 +13,7 @@
 
 #include "lun/identity.h"
 #include "lun/iscsi_impl.h"
+#include "lun/quirk.h"
 
 #define VPD_IDENTIFICATION 0x83
 #define VPD_BLOCK_LIMITS   0xB0
@@ -179,6 +180,7 @@ learn_inquiry(struct iscsi_path *p, struct iscsi_info *info,
         if (memcmp(&answer[8], plain_only[i].vendor, 8) == 0 &&
             memcmp(&answer[16], plain_only[i].product, 16) == 0)
             info->plain_only = true;
+    info->partial_abort = quirk_partial_abort(answer, (size_t)n);
     n = inquire(p, VPD_IDENTIFICATION, answer, deadline_ms);
     if (p->trouble[0] != '\0')
         return -ENOLINK;

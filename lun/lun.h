@@ -361,8 +361,9 @@ int lun_check_registration(struct lun *l, uint64_t deadline_ms);
  *
  * Preempts-and-aborts every key of that host in this cluster, and reads the
  * keys again until none is left, so that a nexus it registers meanwhile is
- * caught as well.  Where the target refuses PREEMPT AND ABORT: PREEMPT and
- * then LUN RESET, with one warning for each LUN.  No key from the start: a LUN
+ * caught as well.  Where the target refuses PREEMPT AND ABORT, or
+ * is known to abort a part only (lun/quirk.h): PREEMPT and then LUN RESET,
+ * with one warning for each LUN.  No key from the start: a LUN
  * RESET, since another host may have taken the key and not yet, or never,
  * ended what was under way.  Block does without where it cut the host off
  * itself and no key has come or gone since, and on devices that know no LUN

@@ -28,6 +28,7 @@ static struct {
     bool none;        /* knows no reservations at all */
     bool passes_read; /* the kernel has IOC_PR_READ_* */
     bool refuses_abort, refuses_reset;
+    bool lio; /* says in INQUIRY that it is Linux's target */
     int reset_error;     /* 0: it works */
     unsigned attentions; /* UNIT ATTENTIONs to come */
     bool hold_registers;
@@ -147,6 +148,11 @@ fake_sg_locked(struct sg_io_hdr *h)
     uint8_t buf[8 + 8 * FAKE_NEXUSES + 24];
     size_t n;
 
+    if (fake.lio && h->cmdp[0] == 0x12 && h->cmdp[1] == 0) {
+        memset(h->dxferp, 0, h->dxfer_len);
+        memcpy((char *)h->dxferp + 8, "LIO-ORG FILEIO          ", 24);
+        return 0;
+    }
     if (fake.none || h->cmdp[0] != 0x5e || attention) {
 
         fake.attentions -= attention;

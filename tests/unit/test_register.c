@@ -455,6 +455,25 @@ test_refused_abort_becomes_a_reset(void **state)
     lun_destroy(b, soon());
 }
 
+/* Linux's target ends commands of the reservation's holder only. */
+static void
+test_partial_abort_is_not_relied_on(void **state)
+{
+    struct lun *a = process(1), *b = process(2);
+
+    (void)state;
+    fake.lio = true;
+    assert_int_equal(lun_register(a, soon()), 0);
+    assert_int_equal(lun_register(b, soon()), 0);
+    assert_int_equal(lun_fence(a, 2, soon()), 0);
+    assert_int_equal(fake.keys[2], 0);
+    assert_int_equal(fake.aborts, 0);
+    assert_int_equal(fake.preempts, 1);
+    assert_int_equal(fake.resets, 1);
+    lun_destroy(a, soon());
+    lun_destroy(b, soon());
+}
+
 /* A process dies between PREEMPT and LUN RESET, and its successor, or another
  * host, finds no key. */
 static void
@@ -644,6 +663,7 @@ main(void)
         test(test_fencing_spares_everybody_else),
         test(test_fencing_needs_a_registration),
         test(test_refused_abort_becomes_a_reset),
+        test(test_partial_abort_is_not_relied_on),
         test(test_reset_that_a_dead_process_owed_is_made_up_for),
         test(test_fence_is_forgotten_when_anybody_registers),
         test(test_missing_key_proves_nothing),
