@@ -18,10 +18,13 @@
 # shellcheck source=tests/lab/outside/boot.sh
 . "$(dirname "$0")/outside/boot.sh"
 
-LAB_SCENARIOS=${LAB_SCENARIOS:-paths}
+LAB_SCENARIOS=${LAB_SCENARIOS:-paths fence queue requests nbd nvme}
 LAB_MODE=guest # the addresses in the certificates
-BOOT_LIMIT=120000
-SCENARIO_LIMIT=300000 # of this machine's time, to tell a guest that hangs
+BOOT_LIMIT=300000
+# A scenario that hangs is ended in there; the guest itself is given up when it
+# does not answer for an hour of this machine's time, or by tests/run-one.
+SCENARIO_SECONDS=200
+SCENARIO_LIMIT=3600000
 
 leave() {
     boot_end
@@ -39,7 +42,7 @@ mkdir "$LAB_DIR/log"
 
 console() {
     diag "---- the guest's console"
-    tail -n "${1:-40}" "$BOOT_DIR/console" | tr -d '\r' | sed 's/^/# /'
+    tail -n "${1:-150}" "$BOOT_DIR/console" | tr -d '\r' | sed 's/^/# /'
     sed 's/^/# qemu: /' "$BOOT_DIR/qemu"
 }
 
@@ -76,7 +79,8 @@ repeat() {
 run_scenario() {
     local rc before=$TAP_FAILED
     ended=
-    boot_run "$SCENARIO_LIMIT" repeat "bash /lab/tests/lab/inside/$1.sh"
+    boot_run "$SCENARIO_LIMIT" repeat \
+        "sh /lab/tests/lab/inside/run.sh $1 $SCENARIO_SECONDS"
     rc=$?
     if ((rc == 255)); then
         fail "$1: ends within $((SCENARIO_LIMIT / 1000)) s"

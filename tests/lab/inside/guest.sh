@@ -138,7 +138,7 @@ san_up() {
         return
     }
     mkdir -p /san /var/target/pr /etc/target /etc/multipath &&
-        mount -t tmpfs -o size=${LUN_MIB}m san /san &&
+        mount -t tmpfs -o size=$((2 * LUN_MIB))m san /san &&
         lun_make && multipathd >/dev/null || return 1
     within 5000 multipathd show daemon || return 1
     local h n
@@ -150,12 +150,13 @@ san_up() {
     san_ready
 }
 
-# Buffered, so that there is a cache to flush; TRIM and WRITE SAME allowed.
+# Buffered, so that there is a cache to flush; a loop device, since LIO asks
+# that for its size each time; UNMAP and WRITE SAME are carried out.
 lun_make() {
     local b=$TARGET/core/fileio_0/lun1
-    truncate -s "${LUN_MIB}M" $LUN_FILE && mkdir -p $b &&
-        echo "fd_dev_name=$LUN_FILE,fd_dev_size=$((LUN_MIB << 20)),fd_buffered_io=1" \
-            >$b/control &&
+    truncate -s "${LUN_MIB}M" $LUN_FILE && losetup /dev/loop0 $LUN_FILE &&
+        mkdir -p $b &&
+        echo "fd_dev_name=/dev/loop0,fd_buffered_io=1" >$b/control &&
         echo $LUN_SERIAL >$b/wwn/vpd_unit_serial &&
         echo 1 >$b/enable &&
         echo 1 >$b/attrib/emulate_tpu && echo 1 >$b/attrib/emulate_tpws
@@ -197,7 +198,7 @@ map() {
 # host_device HOST - what the plugin is given.
 host_device() {
     if [[ $1 == c ]]; then
-        echo "/dev/$(path_name c 1)"
+        echo /dev/disk/lab-c # by udev: sda may be sdb tomorrow
     else
         echo "/dev/mapper/$(map "$1")"
     fi
@@ -267,4 +268,9 @@ registrations() {
 
 registrations_are() {
     [[ $(registrations "$1") == "$2" ]]
+}
+
+# path_failures - how often dm has failed a path since the guest started.
+path_failures() {
+    dmesg | grep -c 'Failing path'
 }

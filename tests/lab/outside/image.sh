@@ -22,7 +22,7 @@ IMAGE_PACKAGES=(multipath-tools udev libkmod2 nbd-client libnl-genl-3-200
 # virtio for the channel; then what scenarios load for themselves, by group.
 IMAGE_MODULES=(virtio_pci virtio_console crc32c_intel sd_mod sg dm_multipath
     dm_round_robin dm_service_time scsi_dh_alua target_core_mod
-    target_core_file tcm_loop nbd:nbd nbd:ext4 nvme:nvme_tcp nvme:nvmet_tcp)
+    target_core_file tcm_loop loop nbd:nbd nbd:ext4 nvme:nvme_tcp nvme:nvmet_tcp)
 
 # What is taken from the packages: FILE[:PATH in the guest].
 IMAGE_TOOLS=(sbin/multipathd sbin/multipath bin/udevadm lib/udev/scsi_id
@@ -31,7 +31,7 @@ IMAGE_TOOLS=(sbin/multipathd sbin/multipath bin/udevadm lib/udev/scsi_id
 IMAGE_RULES=(55-dm.rules 56-dm-mpath.rules 95-dm-notify.rules)
 
 # What is taken from this machine, and must be there.
-IMAGE_PROGRAMS=(bash nbdkit jq sg_persist sg_raw)
+IMAGE_PROGRAMS=(bash nbdkit losetup qemu-io sg_persist sg_reset)
 
 # image_possible - or why not, on standard output.
 image_possible() {
