@@ -109,9 +109,11 @@ $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
+# nodelete: nbdkit unmaps a plugin before it exits, and threads of ours that the
+# kernel let go of late, or that only have their last steps to do, run its code.
 $(PLUGIN): $(BUILD)/plugin/plugin.o $(BUILD)/libplugin.a $(BUILD)/libhealth.a \
 	   $(BUILD)/liblun.a $(BUILD)/libcommon.a
-	$(CC) -shared $(LDFLAGS) -Wl,-Bsymbolic -o $@ $^ \
+	$(CC) -shared $(LDFLAGS) -Wl,-Bsymbolic -Wl,-z,nodelete -o $@ $^ \
 	  $(call pkg_libs,libmicrohttpd $(DEPS_lun) $(DEPS_common))
 
 $(PROXY): $(BUILD)/proxy/main.o $(BUILD)/libproxy.a $(BUILD)/libhealth.a \
@@ -249,7 +251,7 @@ deps:
 format:
 	clang-format -i $(wildcard */*.[ch] tests/*/*.[ch])
 shellcheck:
-	shellcheck $(wildcard tests/*/*.sh) tests/run-one tests/demo/demo \
+	shellcheck $(wildcard tests/*/*.sh tests/lab/*/*.sh) tests/run-one tests/demo/demo \
 	  tests/bench/bench deploy/install-deps deploy/install-units \
 	  deploy/detour-pki deploy/check_detour deploy/completion/detourctl .ci/run
 clean:

@@ -73,6 +73,13 @@ says "the configuration it reads" detour_default_config /etc/detour/detour.conf
 says "the backends" detour_backends block,iscsi
 says "the ways to fence" detour_fence pr,drain
 
+# ---- the end -----------------------------------------------------------------
+
+# nbdkit unmaps a plugin before it exits; a thread that the kernel lets go of
+# just then would run into nothing.
+check "its code stays when nbdkit lets go of it" \
+    grep -q NODELETE <(readelf --dynamic "$plugin")
+
 # ---- the parameters ---------------------------------------------------------
 
 check_fails "lun= is needed" "lun=NAME is needed" serve config="$dir/none"
