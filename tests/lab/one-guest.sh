@@ -87,8 +87,9 @@ run_scenario() {
         console
         return 1
     fi
-    [[ $ended ]] && ((rc == 0 || TAP_FAILED > before)) ||
-        fail "$1: runs to its end" "exit status $rc"
+    [[ $ended ]] || fail "$1: comes to its end" "exit status $rc"
+    ((rc == 0 || TAP_FAILED > before)) ||
+        fail "$1: ends well" "exit status $rc"
     ((TAP_FAILED == before)) || console 25
 }
 

@@ -8,8 +8,9 @@
 # Timeline: path 1 of a is down when a starts, comes back; c takes a's keys; a
 # takes c's; a LUN RESET under load.
 
-. /lab/tests/lab/inside/guest.sh
-lab_enter
+# shellcheck source=tests/lab/inside/guest.sh
+. "$(dirname "$0")/guest.sh"
+lab_enter "$@"
 
 LAB_HOSTS=(a c)
 lab_up

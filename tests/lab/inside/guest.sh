@@ -15,7 +15,6 @@
 
 export PATH=/lab/bin:/usr/sbin:/usr/bin:/sbin:/bin:/lab/build/tests/tools
 export BUILD=/lab/build
-INSIDE=/lab/tests/lab/inside
 # shellcheck source=tests/lib/lab.sh
 . /lab/tests/lib/lab.sh
 
@@ -53,6 +52,7 @@ lab_enter() {
 
 # The next scenario begins with every path up and nothing of ours.
 lab_leave() {
+    trap - EXIT
     heal_everything
     lab_kill_all
     rm -rf "${LAB_RUN:?}"
@@ -65,6 +65,14 @@ lab_up() {
         LAB_DEVICE[$h]=$(host_device "$h")
         host_config "$h"
     done
+}
+
+# load_modules GROUP - of /modules/order.GROUP; those that are there are fine.
+load_modules() {
+    local module
+    while read -r module; do
+        insmod "/modules/$module" 2>/dev/null
+    done <"/modules/order.$1"
 }
 
 # ---- status ----------------------------------------------------------------
@@ -112,11 +120,8 @@ paths_are() {
     [[ $(value "plugin-$1-vm" 'lun_status.paths.*.state') == "$2" ]]
 }
 
-peer_serves() {
-    value "plugin-$1-vm" 'peers.*.host' 'peers.*.state' |
-        awk -v peer="$2" '{ split($0, f); if (NR == 1) split($0, hosts) }
-            NR == 2 { for (i in hosts) found += hosts[i] == peer && f[i] == "ready" }
-            END { exit !found }'
+peers_serve() {
+    [[ $(value "plugin-$1-vm" 'peers.*.state') =~ ^ready(\ ready)*$ ]]
 }
 
 proxy_is() {
@@ -273,4 +278,10 @@ registrations_are() {
 # path_failures - how often dm has failed a path since the guest started.
 path_failures() {
     dmesg | grep -c 'Failing path'
+}
+
+# A program that dies of a signal is told by the kernel only.
+lab_logs_clean() {
+    ! { grep -EH 'Sanitizer|runtime error:|[Aa]ssertion' "$LAB_DIR"/log/* ||
+        dmesg | grep -E 'segfault|traps:|general protection'; }
 }

@@ -6,11 +6,10 @@
 # I/O error in the kernel's log, every file holds what was written, fsck finds
 # nothing.  Over one connection and over four.
 
-. /lab/tests/lab/inside/guest.sh
-lab_enter
-for module in $(cat /modules/order.nbd); do
-    insmod "/modules/$module" 2>/dev/null
-done
+# shellcheck source=tests/lab/inside/guest.sh
+. "$(dirname "$0")/guest.sh"
+lab_enter "$@"
+load_modules nbd
 MNT=$LAB_DIR/mnt
 mkdir -p "$MNT"
 

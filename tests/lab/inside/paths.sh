@@ -8,8 +8,9 @@
 # Timeline: path 1 cut, back; both cut: the route is redirected when requests
 # fail (at once) and home 1 s + 0.1 s after both answer again.
 
-. /lab/tests/lab/inside/guest.sh
-lab_enter
+# shellcheck source=tests/lab/inside/guest.sh
+. "$(dirname "$0")/guest.sh"
+lab_enter "$@"
 
 LAB_HOSTS=(a b c)
 lab_up

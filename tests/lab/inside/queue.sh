@@ -8,8 +8,9 @@
 # Timeline: both paths of a are cut under load; the route is redirected when a
 # probe is overdue; orphans are gone soon after; SIGTERM while there is no path.
 
-. /lab/tests/lab/inside/guest.sh
-lab_enter
+# shellcheck source=tests/lab/inside/guest.sh
+. "$(dirname "$0")/guest.sh"
+lab_enter "$@"
 
 # queueing on|off - what multipathd keeps the maps at.
 queueing() {

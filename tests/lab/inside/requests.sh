@@ -7,8 +7,9 @@
 # LUN that grows is seen on the next connection; paths whose devices are gone
 # are a lost LUN, and new ones bring it home.
 
-. /lab/tests/lab/inside/guest.sh
-lab_enter
+# shellcheck source=tests/lab/inside/guest.sh
+. "$(dirname "$0")/guest.sh"
+lab_enter "$@"
 
 TRACE=/sys/kernel/tracing
 
@@ -67,9 +68,9 @@ grow() {
         losetup --set-capacity /dev/loop0 || return 1
     for h in a b; do
         for n in 1 2; do
-            echo 1 >"/sys/block/$(path_name $h $n)/device/rescan"
+            echo 1 >"/sys/block/$(path_name "$h" "$n")/device/rescan"
         done
-        multipathd resize map "$(map $h)" || return 1
+        multipathd resize map "$(map "$h")" || return 1
     done
 }
 

@@ -1,3 +1,4 @@
+#!/bin/sh
 # SPDX-License-Identifier: BSD-3-Clause
 # Runs a scenario, and says what it hangs on when it does not end.
 #

@@ -27,7 +27,7 @@ boot_start() {
     # open at both ends, so that neither side waits for the other
     exec {BOOT_TO}<>"$1/guest.in" {BOOT_FROM}<>"$1/guest.out"
     # KVM may be there and not be able to run this kernel: never by itself.
-    # shellcheck disable=SC2086 # words
+    # shellcheck disable=SC2086,SC2116 # words; a line
     "$GUEST_QEMU" -accel tcg ${BOOT_CLOCK--icount shift=2,sleep=off} -M pc -cpu max,la57=off \
         -m "$BOOT_MEMORY" -nodefaults -display none -no-reboot \
         -serial "file:$1/console" -kernel "$GUEST_VMLINUX" -initrd "$2" \

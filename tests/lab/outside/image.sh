@@ -104,11 +104,11 @@ image_add() {
         printf '%s: %s\n' "$2" "$libraries" >&2
         return 1
     fi
-    for library in $(grep -o '/[^ ]*' <<<"$libraries"); do
+    while read -r library; do
         # in one place, wherever it lies here
         [[ -e $root/lib/x86_64-linux-gnu/${library##*/} ]] ||
             cp -L "$library" "$root/lib/x86_64-linux-gnu/" || return 1
-    done
+    done < <(grep -o '/[^ ]*' <<<"$libraries")
 }
 
 # image_pack ROOT OUT
