@@ -167,14 +167,26 @@ lun_make() {
         echo 1 >$b/attrib/emulate_tpu && echo 1 >$b/attrib/emulate_tpws
 }
 
-# path_make HOST N - its SCSI host appears with the first LUN.
+# path_make HOST N - a SCSI host with a nexus of its own, and the LUN.
 path_make() {
     local t
     t=$(tpg "$1" "$2")
     mkdir -p "$TARGET/loopback" "$t" &&
         echo "naa.600140510000$(host_number "$1")00$2" >"$t/nexus" &&
-        mkdir -p "$t/lun/lun_0" &&
+        path_export "$1" "$2"
+}
+
+# path_export HOST N, path_withdraw HOST N - the LUN's device appears; it is
+# gone, and with it what its nexus had registered.
+path_export() {
+    local t
+    t=$(tpg "$1" "$2")
+    mkdir -p "$t/lun/lun_0" &&
         ln -s "$TARGET/core/fileio_0/lun1" "$t/lun/lun_0/lun1"
+}
+
+path_withdraw() {
+    rm "$(tpg "$1" "$2")/lun/lun_0/lun1"
 }
 
 san_ready() {

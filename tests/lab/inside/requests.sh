@@ -87,14 +87,14 @@ is "growing moved no route" "$(route_of a) $(route_of b)" "local local"
 
 load_start a --rate 50 --depth 4
 for n in 1 2; do
-    echo 1 >"/sys/block/$(path_name a $n)/device/delete"
+    check "the device of path $n is removed" path_withdraw a $n
 done
+is "a is registered on no path" "$(registrations a)" 0
 expect_route a "redirected *" 10000
 expect_io a 5000
 # the same LUN on new devices, whose nexuses are not registered
 for n in 1 2; do
-    t=$(tpg a $n)
-    rm "$t/lun/lun_0/lun1" && path_make a $n
+    check "the LUN is there again on path $n" path_export a $n
 done
 check "multipathd takes the new devices into the map" \
     within 20000 dm_active a 2
