@@ -10,6 +10,7 @@
 GUEST_TOP=$(realpath "$(dirname "${BASH_SOURCE[0]}")/../..")
 GUEST_CACHE=${GUEST_CACHE:-$GUEST_TOP/build/guest}
 # after guest_kernel:
+# shellcheck disable=SC2034 # for scripts
 GUEST_VMLINUX=$GUEST_CACHE/vmlinux   # uncompressed: QEMU boots it faster
 GUEST_BUSYBOX=$GUEST_CACHE/busybox   # static
 GUEST_MODULES=$GUEST_CACHE/modules   # a folder that holds modules.dep
