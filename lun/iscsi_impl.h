@@ -208,7 +208,7 @@ struct iscsi_path {
 
     /* the path's thread only */
     struct iscsi_context *ctx;
-    int connect_status; /* of connecting and logging in; -1: not known yet */
+    int connect_status; /* of connecting, logging in, the ping; -1: not known */
     bool closing;       /* callbacks do nothing any more */
     char trouble[160];  /* why the session is to be given up; "" : it is not */
     struct iscsi_requests finished; /* to be handed over after a round */

@@ -21,6 +21,10 @@
 #define VPD_MAX            1024
 #define MODE_HEADER        4
 
+/* Longer than an Ethernet frame of 1500 bytes, and half of what every target
+ * takes unless it says otherwise (RFC 7143 13.12). */
+#define PING 4096
+
 /* Targets whose reservations guard plain WRITEs only: with LUN_FENCE_PR they
  * get no UNMAP and no WRITE SAME, since a fenced one would still land.
  * tgt 1.0.85, usr/sbc.c: only the READ and WRITE entries of its command table
@@ -121,6 +125,36 @@ log_in(struct iscsi_path *p, uint64_t deadline_ms)
         return -ENOLINK;
     }
     return wait_connected(p, deadline_ms, "login");
+}
+
+/* A network whose switches drop what its hosts believe to fit (jumbo frames,
+ * tunnels) passes login, probes and all else that is short, and no data: a
+ * path there would stop whatever is sent on it, be given up, log in, and stop
+ * it again. */
+static void
+pinged(struct iscsi_context *ctx, int status, void *data, void *opaque)
+{
+    struct iscsi_path *p = opaque;
+
+    (void)ctx;
+    (void)data;
+    if (!p->closing && status != SCSI_STATUS_CANCELLED)
+        p->connect_status = SCSI_STATUS_GOOD; /* whatever it thinks of it */
+}
+
+static int
+ping(struct iscsi_path *p, uint64_t deadline_ms)
+{
+    static unsigned char filler[PING];
+
+    p->connect_status = -1;
+    if (iscsi_nop_out_async(p->ctx, pinged, filler, PING, p) != 0) {
+        iscsi_path_trouble(p, "%s", iscsi_get_error(p->ctx));
+        return -ENOLINK;
+    }
+    return wait_connected(p, deadline_ms,
+                          "large packets seem not to come through (compare "
+                          "the MTUs): ping of 4096 bytes");
 }
 
 /* ---- asking ------------------------------------------------------------- */
@@ -310,6 +344,8 @@ iscsi_setup(struct iscsi_path *p, struct iscsi_info *info)
     deadline_ms = p->attempt_ms + limit_ms;
     memset(info, 0, sizeof(*info));
     err = log_in(p, deadline_ms);
+    if (!err)
+        err = ping(p, deadline_ms);
     if (!err)
         err = ask(p, "TEST UNIT READY", test_unit_ready,
                   sizeof(test_unit_ready), NULL, 0, deadline_ms);
