@@ -158,6 +158,18 @@ parse_fence(struct span value, struct export_name *e)
     return NULL;
 }
 
+/* Whatever it is made of, nobody looks at it. */
+static const char *
+parse_pad(struct span value, struct export_name *e)
+{
+    if (value.len == 0)
+        return "is empty";
+    if (value.len > EXPORT_PAD)
+        return "is too long";
+    e->pad = (unsigned)value.len;
+    return NULL;
+}
+
 /* One "key=value".  Emptiness tells whether a key was there before, since no
  * value may be empty or zero. */
 static int
@@ -182,6 +194,9 @@ parse_part(struct span part, struct export_name *e, char *err, size_t errlen)
     } else if (span_is(key, "fence")) {
         twice = e->nfence;
         wrong = parse_fence(value, e);
+    } else if (span_is(key, "pad")) {
+        twice = e->pad;
+        wrong = parse_pad(value, e);
     } else {
         return refuse(err, errlen, "export name: unknown part %.*s",
                       (int)(key.len < 32 ? key.len : 32), key.at);
@@ -274,6 +289,13 @@ put_word(struct writer *w, const char *word)
     }
 }
 
+static void
+put_pad(struct writer *w, const char *sep, unsigned pad)
+{
+    if (pad > 0)
+        put(w, "%spad=%0*d", sep, (int)pad, 0);
+}
+
 int
 export_name_format(const struct export_name *e, char *buf)
 {
@@ -301,7 +323,9 @@ export_name_format(const struct export_name *e, char *buf)
         else
             put(&w, ",");
         put_word(&w, e->fence[i]);
+        sep = "&";
     }
+    put_pad(&w, sep, e->pad);
     return w.full ? -ENAMETOOLONG : 0;
 }
 
@@ -368,5 +392,6 @@ export_info_format(const struct export_info *i, char *buf, size_t len)
     put(&w, " load=%" PRIu64 " sessions=%u", i->load, i->sessions);
     if (i->slow)
         put(&w, " slow=1");
+    put_pad(&w, " ", i->pad);
     return w.full ? -ENAMETOOLONG : 0;
 }

@@ -12,8 +12,13 @@
 #define EXPORT_NAME_MAX  4096 /* NBD proto.md, string length limit */
 #define EXPORT_WORD_MAX  128  /* a LUN's, client's or host's name, an id */
 #define EXPORT_FENCE_MAX 32
+/* Filler of a heartbeat: longer than an Ethernet frame of 1500 bytes and, with
+ * all else, shorter than EXPORT_NAME_MAX.  A network whose switches drop what
+ * its hosts believe to fit (jumbo frames, tunnels) passes short questions
+ * and no data. */
+#define EXPORT_PAD 3000
 
-/* <lun>?client=<name>&generation=<n>&id=<wwid>&fence=<host>,<host>
+/* <lun>?client=<name>&generation=<n>&id=<wwid>&fence=<host>,<host>&pad=<filler>
  *
  * Every part behind the LUN's name may be missing, in any order, none twice.
  * Values are percent-encoded where they hold anything but letters, digits
@@ -26,6 +31,7 @@ struct export_name {
     char id[EXPORT_WORD_MAX];     /* "": none given */
     char fence[EXPORT_FENCE_MAX][EXPORT_WORD_MAX];
     size_t nfence;
+    unsigned pad; /* characters of filler; 0: none */
 };
 
 /* export_name_parse - take apart a name of len bytes (not NUL-terminated).
@@ -43,13 +49,16 @@ int export_name_parse(const char *name, size_t len, struct export_name *e,
  */
 int export_name_format(const struct export_name *e, char *buf);
 
-/* "detour 1 id=<wwid> state=<word> load=<n> sessions=<n>", and " slow=1" */
+/* "detour 1 id=<wwid> state=<word> load=<n> sessions=<n>", perhaps " slow=1",
+ * and " pad=<filler>": as much filler as the name that asked had, at the end,
+ * so that whoever has no room for it cuts nothing else off */
 struct export_info {
     char id[EXPORT_WORD_MAX];
     char state[32];    /* serving, ... (proxy's words) */
     uint64_t load;     /* requests under way for peers */
     unsigned sessions; /* open sessions of this LUN */
     bool slow;         /* its paths are slower than usual */
+    unsigned pad;      /* characters of filler; not parsed */
 };
 
 /* export_info_parse - errors: -EINVAL not such a description; unknown words

@@ -85,26 +85,32 @@ answer_go(struct link *k, int result)
 }
 
 /* A connection that carries no commands was lost, or none came about: begin
- * anew after a while.  Said once for as long as the reason stays. */
+ * anew after a while.  Said once for as long as the reason stays and no INFO
+ * is answered: a network may pass all of a handshake and nothing longer. */
 static void
 retry(struct link *k)
 {
-    bool was_up = k->status.state != LINK_CONNECTING;
+    bool parked = k->status.state != LINK_CONNECTING, was_up = k->proven;
 
     if (!was_up && k->opt.failures)
         atomic_fetch_add(&k->opt.failures->of[k->kind], 1);
+    k->proven = false;
     link_conn_close(k);
     k->attempts++;
     k->next_ms = clock_ms() + k->backoff_ms;
     k->backoff_ms *= 2;
     if (k->backoff_ms > BACKOFF_MOST_MS)
         k->backoff_ms = BACKOFF_MOST_MS;
-    if (!was_up && strcmp(k->status.error, k->failure) == 0)
+    if (!parked && strcmp(k->status.error, k->failure) == 0)
         return;
-    log_warning("link %s: %s%s", k->name, was_up ? "lost: " : "", k->failure);
+    if (was_up || strcmp(k->told, k->failure) != 0)
+        log_warning("link %s: %s%s", k->name, was_up ? "lost: " : "",
+                    k->failure);
+    link_text(k->told, k->failure);
     pthread_mutex_lock(&k->lock);
     k->status.would_serve = false;
     k->status.refusal[0] = '\0';
+    k->status.info_ms = 0;
     pthread_mutex_unlock(&k->lock);
     enter(k, LINK_CONNECTING, k->failure);
 }
@@ -131,7 +137,7 @@ park(struct link *k, const char *refusal)
     pthread_mutex_lock(&k->lock);
     link_text(k->status.refusal, refusal);
     pthread_mutex_unlock(&k->lock);
-    enter(k, LINK_PARKED, "");
+    enter(k, LINK_PARKED, k->told);
 }
 
 static void
@@ -151,8 +157,6 @@ step_connecting(struct link *k, uint64_t now)
     }
     if (!link_conn_over(k) && nbd_aio_is_negotiating(k->nbd) == 1 &&
         link_conn_check(k) == 0) {
-        log_info("link %s: parked (%u attempts failed)", k->name, k->attempts);
-        k->attempts = 0;
         k->next_ms = now;
         park(k, "");
         k->wake_ms = now;
@@ -178,6 +182,18 @@ tells_news(const struct link_status *st, const struct link_status *old)
            st->size != old->size || st->flags != old->flags;
 }
 
+/* The first answer shows that the connection carries more than a handshake. */
+static void
+prove(struct link *k)
+{
+    if (k->proven)
+        return;
+    log_info("link %s: parked (%u attempts failed)", k->name, k->attempts);
+    k->proven = true;
+    k->attempts = 0;
+    k->told[0] = '\0';
+}
+
 /* Note the answer to an INFO; say so if it tells something new. */
 static void
 take_info(struct link *k)
@@ -186,7 +202,9 @@ take_info(struct link *k)
     struct link_status st;
     uint64_t us = clock_us();
 
+    prove(k);
     link_get_status(k, &st);
+    st.error[0] = '\0';
     st.info_ms = clock_ms();
     st.info_sent_ms = 0;
     st.rtt_us = (unsigned)(us - k->asked_us);
@@ -217,8 +235,15 @@ settle_info(struct link *k, uint64_t now)
         take_info(k);
         return true;
     }
-    if (now >= k->deadline_ms)
-        set_failure(k, "NBD_OPT_INFO was not answered", k->opt.link_timeout_ms);
+    if (now >= k->deadline_ms) {
+        k->kind = LINK_FAIL_UNREACHABLE;
+        set_failure(k,
+                    k->proven ? "NBD_OPT_INFO was not answered"
+                              : "connected, but large packets seem not to "
+                                "come through (compare the MTUs): "
+                                "NBD_OPT_INFO was not answered",
+                    k->opt.link_timeout_ms);
+    }
     k->wake_ms = k->deadline_ms;
     return false;
 }

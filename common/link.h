@@ -45,7 +45,8 @@ struct link_options {
     uint16_t port;
     const char *tls_dir;   /* ca-cert.pem, client-cert.pem, client-key.pem and
                               perhaps ca-crl.pem; NULL: no TLS (tests only) */
-    const char *info_name; /* export name asked for in NBD_OPT_INFO */
+    const char *info_name; /* export name asked for in NBD_OPT_INFO; long
+                              enough to show that data would come through */
     unsigned link_timeout_ms;     /* unacknowledged data, late INFO answer */
     unsigned open_timeout_ms;     /* connect up to LINK_PARKED; GO */
     unsigned standby_interval_ms; /* between two NBD_OPT_INFO */
@@ -61,11 +62,13 @@ struct link_options {
 struct link_status {
     enum link_state state;
     uint64_t since_ms;     /* of the last change of state */
-    char error[256];       /* why it is CONNECTING again or DEAD; or "" */
+    char error[256];       /* why it is CONNECTING again or DEAD, or was before
+                              it was PARKED and has not answered yet; or "" */
     bool would_serve;      /* the last INFO was answered without an error */
     char refusal[256];     /* why not */
     char description[256]; /* of the export, as the peer gave it */
-    uint64_t info_ms;      /* when the last INFO was answered; 0: never */
+    uint64_t info_ms;      /* when the last INFO was answered; 0: none was on
+                              this connection */
     uint64_t info_sent_ms; /* when an INFO left that is not answered; 0: none */
     unsigned rtt_us;       /* of the last INFO */
     uint64_t size;         /* of the export, when would_serve or LIVE */

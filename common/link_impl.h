@@ -80,12 +80,14 @@ struct link {
     short revents;          /* of the socket, since the last step */
     int socket_error;       /* errno that the socket reported, or 0 */
     char failure[256];      /* why the connection is of no more use, or "" */
-    enum link_failure kind; /* of that, while CONNECTING */
+    enum link_failure kind; /* of that, before it is proven */
     struct link_stamp stamp;
     enum link_question question;
     bool answered; /* to question; error then tells what */
     int answer_error;
     char peer_text[256]; /* what the peer said beside an error */
+    bool proven;         /* this connection has brought an answer to an INFO */
+    char told[256];      /* the failure that was logged last; "" once proven */
     uint64_t asked_us;
     uint64_t deadline_ms; /* of the attempt, the INFO or the GO */
     uint64_t next_ms;     /* the next attempt or INFO */

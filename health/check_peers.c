@@ -53,7 +53,7 @@ changed(void *opaque)
 static void
 ask(struct questions *q, struct question *one, const char *tls_dir)
 {
-    struct export_name name = {.generation = 0};
+    struct export_name name = {.pad = EXPORT_PAD};
     char text[EXPORT_NAME_MAX + 1];
 
     snprintf(name.lun, sizeof name.lun, "%s", one->lun->config->name);

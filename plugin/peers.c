@@ -91,7 +91,7 @@ peers_create(const struct config *cfg, const struct config_lun *lun,
              void (*changed)(void *opaque), void *opaque)
 {
     struct peers *p = calloc(1, sizeof *p);
-    struct export_name name = {0};
+    struct export_name name = {.pad = EXPORT_PAD};
 
     if (!p)
         return NULL;
@@ -186,7 +186,7 @@ link_problem(const struct link_status *st, const struct peers_lun *want,
     if (st->state != LINK_PARKED)
         return st->error[0] ? st->error : "connecting";
     if (st->info_ms == 0)
-        return "not asked yet";
+        return st->error[0] ? st->error : "not asked yet";
     if (!st->would_serve)
         return st->refusal[0] ? st->refusal : "refuses";
     if (st->info_sent_ms && now_ms > st->info_sent_ms + FRESH_MS)

@@ -332,12 +332,13 @@ grant(struct conn *c, const struct share *s, const struct request_export *x,
 }
 
 static int
-describe(struct share *s, const char *id, struct lun_status *st, char *text,
-         size_t len, struct refusal *why)
+describe(struct share *s, const char *id, unsigned pad, struct lun_status *st,
+         char *text, size_t len, struct refusal *why)
 {
     struct export_info info = {0};
     int rc = share_info(s, id, st, &info, why);
 
+    info.pad = pad;
     if (!rc && export_info_format(&info, text, len))
         text[0] = '\0';
     return rc;
@@ -351,11 +352,11 @@ info(struct conn *c)
     struct lun_status st;
     struct refusal why;
     struct share *s;
-    char text[256];
+    char text[EXPORT_NAME_MAX + 1];
     int rc = find_share(c, &name, &s, &why);
 
     if (!rc)
-        rc = describe(s, name.id, &st, text, sizeof text, &why);
+        rc = describe(s, name.id, name.pad, &st, text, sizeof text, &why);
     if (rc) {
         log_debug("%s: INFO refused: %s", c->name, why.text);
         negotiate_refuse(&c->negotiate, &c->out, why.code, why.text);
@@ -463,7 +464,7 @@ live(struct conn *c, struct share *s, const struct share_request *r)
     struct refusal why;
 
     /* The answer was given by share_open: this is for the text only. */
-    if (describe(s, "", &st, text, sizeof text, &why))
+    if (describe(s, "", 0, &st, text, sizeof text, &why))
         text[0] = '\0';
     request_export_init(&x, &r->status);
     grant(c, s, &x, &r->status, text);

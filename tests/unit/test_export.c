@@ -105,6 +105,8 @@ test_export_name_mistakes_are_refused(void **state)
         {"vm1?generation=18446744073709551616", "generation is too large"},
         {"vm1?generation=99999999999999999999999", "generation is too large"},
         {"vm1?fence=a,,b", "fence is empty"},
+        {"vm1?pad=", "pad is empty"},
+        {"vm1?pad=0&pad=0", "pad is given twice"},
         {"vm1?fence=a,", "fence is empty"},
         {"vm1?id=%", "id holds a character"},
         {"vm1?id=%4", "id holds a character"},
@@ -234,6 +236,40 @@ test_export_name_that_does_not_fit_is_told(void **state)
 }
 
 static void
+test_export_name_filler_is_counted_up_to_its_limit(void **state)
+{
+    struct export_name e = {.lun = "vm1", .client = "a", .pad = EXPORT_PAD};
+    char buf[EXPORT_NAME_MAX + 1];
+
+    (void)state;
+    assert_int_equal(export_name_format(&e, buf), 0);
+    assert_true(strlen(buf) > EXPORT_PAD);
+    assert_parsed(buf, &e);
+    assert_int_equal(e.pad, EXPORT_PAD);
+    assert_string_equal(e.client, "a");
+    strcat(buf, "0");
+    assert_refused(buf, "pad is too long");
+}
+
+/* Who asks has little room for the answer: only filler may be cut off. */
+static void
+test_export_info_filler_comes_last(void **state)
+{
+    struct export_info i = {.load = 7, .sessions = 3, .pad = EXPORT_PAD}, back;
+    char buf[EXPORT_NAME_MAX + 1];
+
+    (void)state;
+    strcpy(i.state, "serving");
+    assert_int_equal(export_info_format(&i, buf, sizeof(buf)), 0);
+    assert_true(strlen(buf) > EXPORT_PAD);
+    for (size_t len = strlen(buf); len > 43; len--) {
+        buf[len] = '\0';
+        assert_int_equal(export_info_parse(buf, &back), 0);
+        assert_int_equal(back.sessions, 3);
+    }
+}
+
+static void
 test_export_info_survives_a_round_trip(void **state)
 {
     struct export_info i = {.load = UINT64_MAX, .sessions = 3}, back;
@@ -325,6 +361,8 @@ main(void)
         cmocka_unit_test(test_export_name_survives_a_round_trip),
         cmocka_unit_test(test_export_name_formats_what_is_given_only),
         cmocka_unit_test(test_export_name_that_does_not_fit_is_told),
+        cmocka_unit_test(test_export_name_filler_is_counted_up_to_its_limit),
+        cmocka_unit_test(test_export_info_filler_comes_last),
         cmocka_unit_test(test_export_info_survives_a_round_trip),
         cmocka_unit_test(test_export_info_passes_over_unknown_words),
         cmocka_unit_test(test_export_info_of_others_is_refused),
