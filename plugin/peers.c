@@ -197,8 +197,10 @@ link_problem(const struct link_status *st, const struct peers_lun *want,
         return "our own LUN is not known yet";
     if (strcmp(info->id, want->id) != 0)
         return "serves another LUN under this name";
-    if (want->size != 0 && st->size != want->size)
-        return "its LUN has another size";
+    /* a larger one has grown and we could not see it yet */
+    if (st->size < want->size)
+        return "its LUN is smaller than ours: if it has grown, its host has "
+               "not seen that yet";
     if (want->block_size != 0 && st->block_min > want->block_size)
         return "its blocks are larger than those that VMs were told";
     if ((st->flags & NBD_READ_ONLY) && !want->readonly)
@@ -211,17 +213,20 @@ warn_mismatch(struct peers *p, struct peer *peer,
               const struct export_info *info, const struct link_status *st,
               const struct peers_lun *want)
 {
-    bool wrong = info->id[0] && want->id[0] &&
-                 (strcmp(info->id, want->id) != 0 ||
-                  (want->size && st->would_serve && st->size != want->size));
+    bool other = info->id[0] && want->id[0] && strcmp(info->id, want->id) != 0;
+    bool smaller = st->would_serve && st->size < want->size;
 
-    if (wrong && !peer->mismatched)
-        log_error("lun %s: peer %s serves %s of %llu bytes under this name, "
-                  "ours is %s of %llu: it is not used; correct its device",
-                  p->lun->name, peer->host->name, info->id,
-                  (unsigned long long)st->size, want->id,
-                  (unsigned long long)want->size);
-    peer->mismatched = wrong;
+    if (other && !peer->mismatched)
+        log_error("lun %s: peer %s serves %s under this name, ours is %s: it "
+                  "is not used; correct its device",
+                  p->lun->name, peer->host->name, info->id, want->id);
+    else if (smaller && !peer->mismatched)
+        log_warning("lun %s: peer %s sees %llu bytes of it, we see %llu: it is "
+                    "not used before it sees the new size",
+                    p->lun->name, peer->host->name,
+                    (unsigned long long)st->size,
+                    (unsigned long long)want->size);
+    peer->mismatched = other || smaller;
 }
 
 /* Is peer ready?  problem: of its last link that is not. */
@@ -399,7 +404,7 @@ format_go(const struct peers *p, const struct peers_request *rq, bool fence,
     return export_name_format(&name, buf);
 }
 
-/* errors: as link_go; -ESHUTDOWN interrupted; -ESTALE another size now */
+/* errors: as link_go; -ESHUTDOWN interrupted; -ESTALE smaller than ours now */
 static int
 go(struct peers *p, struct link *k, const char *name,
    const struct peers_request *rq)
@@ -419,7 +424,7 @@ go(struct peers *p, struct link *k, const char *name,
     if (r < 0)
         return r;
     link_get_status(k, &st);
-    if (rq->size == 0 || st.size == rq->size)
+    if (st.size >= rq->size)
         return 0;
     link_break(k);
     return -ESTALE;

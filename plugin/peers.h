@@ -21,7 +21,8 @@ struct session;
 /* What a peer's export must look like before it is asked to serve us. */
 struct peers_lun {
     char id[LUN_ID_MAX]; /* "": not known, so that nobody can be asked */
-    uint64_t size;       /* bytes; 0: not known */
+    uint64_t size;       /* bytes, as far as we know; a peer may have seen it
+                            grow since; 0: not known */
     uint32_t block_size; /* bytes, as the VMs were told; 0: not yet */
     bool readonly;       /* reading is enough */
 };
@@ -70,7 +71,7 @@ struct peers_request {
     int peer;
     uint64_t generation;
     const char *id;
-    uint64_t size; /* of the LUN; 0: not known */
+    uint64_t size; /* of the LUN: at least so many bytes; 0: not known */
     const struct config_host *fence[EXPORT_FENCE_MAX];
     size_t nfence;
     uint64_t deadline_ms;

@@ -417,6 +417,20 @@ test_peers_a_refusal_is_not_asked_for_twice(void **state)
     assert_non_null(strstr(t.go_name, "fence=d"));
 }
 
+/* It has grown, and a host without paths has no way to know. */
+static void
+test_peers_a_larger_lun_is_ready_and_opened(void **state)
+{
+    struct session *s;
+
+    (void)state;
+    t.says[1].size = 2 * GIB;
+    peers_tend(peers, &want, 0);
+    assert_true(is_ready(0));
+    assert_int_equal(open_first(&s), 0);
+    session_close(s);
+}
+
 static void
 test_peers_interrupted_never_opens_again(void **state)
 {
@@ -546,6 +560,7 @@ main(void)
         TEST(test_peers_the_next_stands_in_until_the_first_is_back),
         TEST(test_peers_who_must_be_kept_is_kept),
         TEST(test_peers_another_lun_is_not_ready),
+        TEST(test_peers_a_larger_lun_is_ready_and_opened),
         TEST(test_peers_read_only_is_enough_for_readers),
         TEST(test_peers_larger_blocks_than_ours_are_not_ready),
         TEST(test_peers_late_answer_is_not_ready),
