@@ -81,7 +81,8 @@ CTL       := $(BUILD)/detourctl
 HEALTH    := $(BUILD)/detour-health
 PROGRAMS  := $(PLUGIN) $(PROXY) $(CTL) $(HEALTH)
 UNIT      := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/unit/test_*.c))
-LOADED    := tests/tools/liar.c tests/tools/holdwrites.c
+LOADED    := tests/tools/liar.c tests/tools/holdwrites.c \
+             tests/tools/steppedclock.c
 TOOLS     := $(patsubst %.c,$(BUILD)/%,$(filter-out $(LOADED),\
              $(wildcard tests/tools/*.c))) $(patsubst %.c,$(BUILD)/%.so,$(LOADED))
 BENCH     := $(BUILD)/tests/bench/nbdkit-bare-plugin.so \
@@ -153,8 +154,9 @@ $(BUILD)/tests/tools/%: $(BUILD)/tests/tools/%.o $(LIBS) $(BLOCKCHECK)
 $(BUILD)/tests/tools/%.so: $(BUILD)/tests/tools/%.o
 	$(CC) -shared $(LDFLAGS) -o $@ $<
 
-# Into a program that is not ours, so without a sanitizer.
-$(BUILD)/tests/tools/holdwrites.so: tests/tools/holdwrites.c
+# Into programs that are not ours, or before a sanitizer of theirs: without one.
+$(BUILD)/tests/tools/holdwrites.so $(BUILD)/tests/tools/steppedclock.so: \
+	  $(BUILD)/tests/tools/%.so: tests/tools/%.c
 	@mkdir -p $(@D)
 	$(CC) -D_GNU_SOURCE -std=gnu11 -O2 -g $(WARNINGS) -fPIC -pthread -shared \
 	  -o $@ $< -ldl
