@@ -267,6 +267,7 @@ struct iscsi_lun {
     void *zeroes;             /* ISCSI_ZERO_MAX bytes, never written */
     atomic_bool same_refused; /* WRITE SAME is unknown to the target */
     pthread_t keeper;
+    atomic_int save_error; /* of the last try to save keys; 0: none */
 
     pthread_mutex_t lock;
     pthread_cond_t changed; /* anything below */

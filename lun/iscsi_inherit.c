@@ -35,14 +35,21 @@ collect_locked(const struct iscsi_lun *l, uint64_t *keys, size_t max)
     return count;
 }
 
+/* It is tried again and again: said once for as long as the reason stays. */
 static int
-save_file(const struct lun_options *opt, const uint64_t *keys, size_t n)
+save_file(struct iscsi_lun *l, const uint64_t *keys, size_t n)
 {
+    const struct lun_options *opt = l->opt;
     int err = epoch_save_keys(opt->statedir, opt->name, opt->process, keys, n);
 
-    if (err)
-        log_error("lun %s: cannot save keys in %s: %s", opt->name,
-                  opt->statedir, strerror(-err));
+    if (err && err != l->save_error)
+        log_error("lun %s: cannot save keys in %s: %s; no session is "
+                  "registered without it",
+                  opt->name, opt->statedir, strerror(-err));
+    else if (!err && l->save_error)
+        log_info("lun %s: keys can be saved in %s again", opt->name,
+                 opt->statedir);
+    l->save_error = err;
     return err;
 }
 
@@ -56,7 +63,7 @@ iscsi_inherit_save(struct iscsi_lun *l)
     n = collect_locked(l, keys, OWN_KEYS_MAX);
     pthread_mutex_unlock(&l->lock);
     if (n < OWN_KEYS_MAX)
-        return save_file(l->opt, keys, n);
+        return save_file(l, keys, n);
     log_error("lun %s: %u keys of ours are on the LUN: too many", l->opt->name,
               OWN_KEYS_MAX);
     return -ENOSPC;
@@ -102,7 +109,7 @@ iscsi_inherit_load(struct iscsi_lun *l)
             return err;
     }
     /* There is no REGISTER to save this before. */
-    return opt->fence == LUN_FENCE_DRAIN ? save_file(opt, &in_use, 1) : 0;
+    return opt->fence == LUN_FENCE_DRAIN ? save_file(l, &in_use, 1) : 0;
 }
 
 bool
@@ -128,5 +135,5 @@ iscsi_inherit_leave(struct iscsi_lun *l, bool clean)
         return;
     n = collect_locked(l, keys + 1, OWN_KEYS_MAX);
     if (n > 0 || opt->fence == LUN_FENCE_DRAIN)
-        save_file(opt, keys, n + 1);
+        save_file(l, keys, n + 1);
 }

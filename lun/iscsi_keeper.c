@@ -14,7 +14,8 @@
 #include "lun/wait.h"
 
 /* after something failed */
-#define RETRY_MS 50
+#define RETRY_MS      50
+#define SAVE_RETRY_MS 500 /* a key could not be saved */
 
 enum work {
     WORK_NONE,
@@ -119,7 +120,9 @@ failed_locked(struct iscsi_lun *l, enum work work, const struct iscsi_via *via,
         iscsi_path_drop_locked(via->path, ISCSI_FAIL, "does not answer");
     log_debug("lun %s: path %s: keeper's work %d: error %d", l->opt->name,
               via->path->portal, work, -err);
-    wait_cond(&l->changed, &l->lock, clock_ms() + RETRY_MS);
+    /* without room on our own disk each try costs it an fsync all the same */
+    wait_cond(&l->changed, &l->lock,
+              clock_ms() + (l->save_error ? SAVE_RETRY_MS : RETRY_MS));
 }
 
 void *
