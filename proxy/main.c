@@ -22,6 +22,7 @@
 #include "common/log.h"
 #include "health/control.h"
 #include "proxy/conn.h"
+#include "proxy/limit.h"
 #include "proxy/server.h"
 #include "proxy/status.h"
 
@@ -35,6 +36,8 @@
 #define ACCEPT_IN_A_ROW 64
 /* After accept() found no descriptor or no memory. */
 #define ACCEPT_PAUSE_MS 100
+/* That is tried ten times a second, for as long as it lasts: told so often. */
+#define ACCEPT_TELL_MS 10000
 
 static const char usage[] =
     "Usage: detour-proxy [--config FILE] [--debug] [--check]\n"
@@ -96,6 +99,18 @@ notify(const char *state)
         close(fd);
 }
 
+static void
+tell_no_room(int error)
+{
+    static struct limit told = {.burst = 2, .every_ms = ACCEPT_TELL_MS};
+    unsigned withheld;
+
+    if (limit_allow(&told, clock_ms(), &withheld))
+        log_error("accept: %s: peers that connect now must wait (%u more "
+                  "tries since this was last said)",
+                  strerror(error), withheld);
+}
+
 /* Returns false when there is no room for a connection now. */
 static bool
 accept_some(struct server *s, int listener)
@@ -112,7 +127,7 @@ accept_some(struct server *s, int listener)
         }
         if (errno == EMFILE || errno == ENFILE || errno == ENOMEM ||
             errno == ENOBUFS) {
-            log_error("accept: %s", strerror(errno));
+            tell_no_room(errno);
             return false;
         }
         /* what else is said is that connection's own misfortune */
