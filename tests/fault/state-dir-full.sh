@@ -80,8 +80,8 @@ rm "$state/ballast"
 
 # The run directory: locks, certificates' folder and sockets are there already.
 mkdir "$LAB_RUN/elsewhere" # for a socket
-mount --bind "$LAB_RUN/a" "$LAB_RUN/a" &&
-    mount -o remount,bind,ro "$LAB_RUN/a" || lab_failed "no bind mount"
+{ mount --bind "$LAB_RUN/a" "$LAB_RUN/a" &&
+    mount -o remount,bind,ro "$LAB_RUN/a"; } || lab_failed "no bind mount"
 load_mark a readonly
 reset_path a 1
 reset_path a 2
