@@ -39,7 +39,7 @@ DEPS_all     := $(sort $(DEPS_common) $(DEPS_lun) $(DEPS_health) \
 # What tests and demonstrates installs what it lacks; it can do without some of
 # it (tests are skipped then), but not without the libraries.
 GOALS        := $(or $(MAKECMDGOALS),all)
-INSTALLING   := check model model-large demo random asan tsan check-valgrind \
+INSTALLING   := check model model-large demo random soak asan tsan check-valgrind \
                 bench
 WITHOUT_DEPS := clean help format shellcheck deps
 ifneq ($(filter $(INSTALLING),$(GOALS)),)
@@ -212,8 +212,10 @@ demo: all $(TOOLS)
 	BUILD=$(abspath $(BUILD)) tests/demo/demo
 
 # Faults at random; SEED= repeats a choice, RANDOM_SECONDS= is how long.
-.PHONY: random
-random: all $(TOOLS)
+# soak is the same by another name: T= is how long, in seconds.
+.PHONY: random soak
+soak: RANDOM_SECONDS = $(or $(T),600)
+random soak: all $(TOOLS)
 	BUILD=$(abspath $(BUILD)) SANITIZE=$(SANITIZE) \
 	  RANDOM_SECONDS=$(or $(RANDOM_SECONDS),600) TEST_TIMEOUT=86400 \
 	  prove --exec tests/run-one --timer --verbose tests/fault/random.sh
@@ -264,6 +266,7 @@ help:
 	@echo '                paths, a peer, a network, under a verifying load'
 	@echo 'make check      all tests (T=WORD: those whose name holds WORD)'
 	@echo 'make random     ten minutes of random faults (SEED=N, RANDOM_SECONDS=N)'
+	@echo 'make soak       the same: T=SECONDS, SEED=N'
 	@echo 'make model      the fencing rules, searched by Spin; model-large: more'
 	@echo 'make ghosts     old writes that come out late, 50 rounds of each case'
 	@echo 'make asan tsan  the same under the sanitizers'

@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
-# Faults at random: paths, networks, processes, orders and the whole SAN.
+# Faults at random: paths, networks, single packets, processes, file
+# descriptors, orders and the whole SAN.
 #
 # Goal: no error, and nothing read that cannot be, whatever fails beside what:
 # three hosts write ranges of their own, and two of them one range together.
@@ -17,6 +18,8 @@
 
 # shellcheck source=tests/lib/lab.sh
 . "$(dirname "$0")/../lib/lab.sh"
+# shellcheck source=tests/lib/faults.sh
+. "$(dirname "$0")/../lib/faults.sh"
 lab_enter "$@"
 
 SEED=${SEED:-$RANDOM}
@@ -80,7 +83,7 @@ plan_fault() {
     local kind host n how ms
     one_of paths paths paths path path network networks kill_proxy \
         stop_proxy kill_plugin kill_both redirect redirect redirect_to \
-        drain san
+        drain san lossy one_way big descriptors
     kind=$REPLY
     one_of "${LAB_HOSTS[@]}" && host=$REPLY
     one_of 1 2 && n=$REPLY
@@ -133,7 +136,36 @@ plan_fault() {
     san)
         fault "$1" "$((ms / 2))" freeze_san thaw_san san
         ;;
+    lossy | one_way | big)
+        plan_filter "$1" "$ms" "$kind" "$host" "$n"
+        ;;
+    descriptors)
+        one_of proxy plugin
+        fault "$1" "$ms" "descriptors none $REPLY $host" \
+            "descriptors some $REPLY $host" "$host-$REPLY"
+        ;;
     esac
+}
+
+# plan_filter FROM MS KIND HOST N - a host has one table of filters, for one
+# fault at a time.
+plan_filter() {
+    local from=$1 ms=$2 kind=$3 host=$4 n=$5 begin thing network
+    one_of path net && thing=$REPLY
+    network=${thing/path/san}$n
+    case $kind in
+    lossy)
+        choose 20
+        begin="lose_some $host $network $((REPLY + 1))"
+        ;;
+    one_way)
+        one_of in out
+        begin="lose_all $host $REPLY $network"
+        ;;
+    big) begin="lose_big $host $network 1000" ;;
+    esac
+    fault "$from" "$ms" "$begin" "filter_off $host" "$host-filter" \
+        "$host-$thing$n"
 }
 
 other_than() {
@@ -170,6 +202,17 @@ networks() {
 
 send() {
     kill "-$1" "${LAB_PID[$2]}"
+}
+
+# descriptors none|some proxy|plugin HOST
+descriptors() {
+    local name=proxy-$3
+    [[ $2 == proxy ]] || name=plugin-$3-vm
+    if [[ $1 == none ]]; then
+        no_descriptors "$name"
+    else
+        descriptors_back "$name"
+    fi
 }
 
 # A plugin that is killed takes its count of changes along.
@@ -305,4 +348,6 @@ blockcheck_together a-shared b-shared
 for l in a b c; do
     blockcheck_ok "$l"
 done
+((TAP_FAILED == 0)) ||
+    diag "to see it again: make soak T=$RANDOM_SECONDS SEED=$SEED"
 lab_end
