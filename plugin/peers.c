@@ -64,7 +64,6 @@ struct session {
     /* router only: asked for GO and not answered when it was opened */
     struct link *joining[LINKS_MAX];
     size_t njoining;
-    uint64_t size; /* that theirs must have; 0: any */
     atomic_uint turn;
 };
 
@@ -450,6 +449,7 @@ limits_of(const struct link_status *st)
     uint32_t most = st->block_max;
 
     return (struct session_limits){
+        .size = st->size,
         .max_io = most != 0 && most < MAX_IO_UNTOLD ? most : MAX_IO_UNTOLD,
         .can_trim = st->flags & NBD_SEND_TRIM,
         .can_zero = st->flags & NBD_SEND_ZEROES,
@@ -494,7 +494,7 @@ fits(const struct session *s, const struct link_status *st)
 {
     struct session_limits its = limits_of(st);
 
-    return st->state == LINK_LIVE && (s->size == 0 || st->size == s->size) &&
+    return st->state == LINK_LIVE && its.size >= s->limits.size &&
            its.max_io >= s->limits.max_io &&
            its.can_trim >= s->limits.can_trim &&
            its.can_zero >= s->limits.can_zero;
@@ -543,7 +543,6 @@ peers_open(struct peers *p, const struct peers_request *rq,
         return -ENOMEM;
     s->peers = p;
     s->peer = peer;
-    s->size = rq->size;
     snprintf(want.id, sizeof want.id, "%s", rq->id);
     snprintf(why, whylen, "no connection is ready");
     for (size_t i = 0;

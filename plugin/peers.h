@@ -107,6 +107,7 @@ void peers_interrupt(struct peers *p);
 
 /* What the peer's export can do: the least of the session's connections. */
 struct session_limits {
+    uint64_t size;   /* bytes; what is behind them is refused */
     uint32_t max_io; /* bytes of a READ or WRITE */
     bool can_trim, can_zero;
 };

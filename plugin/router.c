@@ -136,6 +136,14 @@ drain(struct router *r)
     return false;
 }
 
+static void
+set_session_size(struct router *r, uint64_t size)
+{
+    pthread_mutex_lock(&r->lock);
+    r->session_size = size;
+    pthread_mutex_unlock(&r->lock);
+}
+
 /* Nobody is inside any more when this returns. */
 static void
 leave(struct router *r)
@@ -158,6 +166,7 @@ leave(struct router *r)
     if (!r->session)
         lun_release(r->lun);
     r->session = NULL;
+    set_session_size(r, UINT64_MAX);
     r->outside = true;
 }
 
@@ -235,6 +244,7 @@ perform_open(struct router *r, const struct route_view *view, struct outcome *o)
         return;
     }
     r->outside = false;
+    set_session_size(r, session_limits(r->session)->size);
     /* Its proxy has waited for what an older session had left there. */
     gate_clear(&r->gate, rq.peer, gate_serial(&r->gate));
     gate_open_peer(&r->gate, rq.peer, r->session);

@@ -92,6 +92,9 @@ struct router {
     char dead[STATE_NAME_MAX]; /* by order: to be forgotten; "": nobody */
     char dead_by[64];          /* whose order */
     struct peers_lun want;     /* identity and size to ask peers for */
+    /* What the open session carries; UINT64_MAX: there is none.  The LUN may
+     * have grown since it was opened. */
+    uint64_t session_size;
     struct route_peer shown_peers[ROUTE_PEERS_MAX];
     uint64_t started_ms;
 };

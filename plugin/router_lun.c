@@ -65,7 +65,7 @@ fill_lun(struct router *r, struct router_lun *l)
 
     lun_get_status(r->lun, &st);
     l->readonly = r->opt.lun->readonly || (st.known && st.readonly);
-    l->size = r->want.size;
+    l->size = r->want.size < r->session_size ? r->want.size : r->session_size;
     l->block_size = r->want.block_size ? r->want.block_size : 512;
     l->preferred = preferred_size(&st, l->block_size);
     l->max_io = MAX_IO;

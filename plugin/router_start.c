@@ -235,6 +235,7 @@ router_start(const struct router_options *opt, char *err, size_t errlen)
     r->opt = *opt;
     r->started_ms = clock_ms();
     r->asked_peer = ROUTE_SELF;
+    r->session_size = UINT64_MAX;
     init_locks(r);
     set_options(r);
     err[0] = '\0';

@@ -365,7 +365,7 @@ setup(void **state)
     atomic_store(&hanging, 0);
     gate_init(&t.gate);
     t.block_size = 512;
-    t.limits = (struct session_limits){1u << 20, true, true};
+    t.limits = (struct session_limits){UINT64_MAX, 1u << 20, true, true};
     for (size_t i = 0; i < DISK; i++)
         t.disk[i] = (char)(i * 7 / 5);
     return request_thread_init();

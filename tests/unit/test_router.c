@@ -68,6 +68,7 @@ static struct {
     int drain_result;
     struct peers_request asked;
     unsigned opens, closes;
+    struct session_limits limits; /* of the session */
     struct monitor_options monitor;
     void (*changed)(void *opaque);
     void *opaque;
@@ -297,6 +298,7 @@ bool __wrap_session_broken(struct session *s, char *why, size_t whylen);
 uint64_t __wrap_session_oldest_ms(struct session *s);
 void __wrap_session_break(struct session *s);
 void __wrap_session_close(struct session *s);
+const struct session_limits *__wrap_session_limits(const struct session *s);
 
 struct peers *
 __wrap_peers_create(const struct config *cfg, const struct config_lun *lun,
@@ -505,6 +507,13 @@ __wrap_session_close(struct session *s)
 {
     if (s)
         LOCKED(t.closes++);
+}
+
+const struct session_limits *
+__wrap_session_limits(const struct session *s)
+{
+    (void)s;
+    return &t.limits;
 }
 
 /* ---- helpers ------------------------------------------------------------ */
@@ -1154,6 +1163,37 @@ test_router_preferred_size_is_one_that_nbd_knows(void **state)
     }
 }
 
+static uint64_t
+told_size(void)
+{
+    struct router_lun l;
+
+    assert_int_equal(router_get_lun(router, &l, PATIENCE_MS), 0);
+    return l.size;
+}
+
+/* What a session was not opened with, its peer refuses. */
+static void
+test_router_size_told_is_what_the_session_carries(void **state)
+{
+    const struct router_order anybody = {0};
+    char err[256];
+
+    (void)state;
+    t.ready[0] = true;
+    t.limits.size = GIB;
+    start();
+    eventually(where() == GATE_LOCAL);
+    assert_int_equal(router_redirect(router, &anybody, err, sizeof err), 0);
+    eventually(where() == GATE_PEER);
+    LOCKED(t.lun.size = 2 * GIB);
+    look_again();
+    assert_int_equal(told_size(), GIB);
+    router_return(router);
+    eventually(where() == GATE_LOCAL);
+    assert_int_equal(told_size(), 2 * GIB);
+}
+
 /* ---- the end ------------------------------------------------------------ */
 
 static void
@@ -1259,6 +1299,7 @@ main(void)
         TEST(test_router_tells_the_monitor_of_answers),
         TEST(test_router_slow_paths_are_left_only_where_that_is_wanted),
         TEST(test_router_preferred_size_is_one_that_nbd_knows),
+        TEST(test_router_size_told_is_what_the_session_carries),
         TEST(test_router_stops_while_registering_hangs),
         TEST(test_router_close_lets_go_of_who_waits),
         TEST(test_router_successor_learns_of_orphans),
