@@ -204,14 +204,15 @@ send() {
     kill "-$1" "${LAB_PID[$2]}"
 }
 
-# descriptors none|some proxy|plugin HOST
+# descriptors none|some proxy|plugin HOST - one that is just starting is left
+# alone: without any it would end, and that is not meant.
 descriptors() {
     local name=proxy-$3
     [[ $2 == proxy ]] || name=plugin-$3-vm
-    if [[ $1 == none ]]; then
-        no_descriptors "$name"
-    else
+    if [[ $1 == some ]]; then
         descriptors_back "$name"
+    elif status "$name" >/dev/null; then
+        no_descriptors "$name"
     fi
 }
 
