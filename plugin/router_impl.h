@@ -67,6 +67,7 @@ struct router {
     struct session *session;
     bool outside; /* the last route was left */
     struct state state;
+    int save_error; /* of the last try to put state on disk; 0: none */
     struct drainer *drainer;
     struct drain drain;
 
@@ -139,7 +140,7 @@ bool router_has_suspects(const struct router *r);
 /* router_save - put on disk who may hold writes of ours, and whom we are
  * about to use: our own paths (local), a peer (or ROUTE_SELF).
  *
- * errors:  as state_save, and logged */
+ * errors:  as state_save, and logged when it is not that of the last try */
 int router_save(struct router *r, bool local, int peer);
 
 /* router_arrived - the route is open and has cleared suspects: save it. */

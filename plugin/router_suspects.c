@@ -54,10 +54,12 @@ router_save(struct router *r, bool local, int peer)
         e = add_name(s, r->strays[i].name);
     if (e == 0)
         e = state_save(r->state_file, s);
-    if (e < 0)
+    /* tried with each peer, again and again */
+    if (e < 0 && e != r->save_error)
         log_error("lun %s: cannot save the route's state in %s: %s; no route "
                   "is opened without it",
                   router_lun_name(r), r->opt.cfg->statedir, strerror(-e));
+    r->save_error = e;
     return e;
 }
 

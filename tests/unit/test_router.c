@@ -68,6 +68,7 @@ static struct {
     int drain_result;
     struct peers_request asked;
     unsigned opens, closes;
+    unsigned complaints;          /* lines of log_error */
     struct session_limits limits; /* of the session */
     struct monitor_options monitor;
     void (*changed)(void *opaque);
@@ -87,6 +88,8 @@ struct state_file *__wrap_state_open(const char *dir, const char *lun,
                                      const char *client, uint64_t deadline_ms,
                                      struct state *s, char *err, size_t errlen);
 int __wrap_state_save(struct state_file *f, const struct state *s);
+void __wrap_log_error(const char *fmt, ...)
+    __attribute__((format(printf, 1, 2)));
 void __wrap_state_close(struct state_file *f);
 struct tlsdir *__wrap_tlsdir_create(const char *rundir,
                                     const struct tlsdir_files *f);
@@ -116,6 +119,15 @@ __wrap_state_save(struct state_file *f, const struct state *s)
     (void)f;
     LOCKED(r = t.save_result; if (r == 0) t.on_disk = *s);
     return r;
+}
+
+/* All that the router calls an error here is that nothing can be saved, or a
+ * host that nobody can fence. */
+void
+__wrap_log_error(const char *fmt, ...)
+{
+    (void)fmt;
+    LOCKED(t.complaints++);
 }
 
 void
@@ -635,6 +647,7 @@ test_router_local_only_when_registered_and_saved(void **state)
     start();
     eventually(count(&t.registers) > 1); /* tried again */
     assert_int_equal(where(), GATE_HELD);
+    assert_int_equal(count(&t.complaints), 1);
     LOCKED(t.save_result = 0);
     eventually(where() == GATE_LOCAL);
     assert_true(saved_local());
