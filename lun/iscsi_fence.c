@@ -272,7 +272,8 @@ pause_locked(struct iscsi_lun *l, uint64_t deadline_ms)
     return clock_ms() < deadline_ms && !l->stopping;
 }
 
-/* Another path may do where one failed. */
+/* Another path may do where one failed.  With none left it is given up: they
+ * may be long in coming, and who asked knows other hosts to ask. */
 static int
 fence_until(struct iscsi_lun *l, struct campaign *c, uint64_t deadline_ms)
 {
@@ -283,13 +284,15 @@ fence_until(struct iscsi_lun *l, struct campaign *c, uint64_t deadline_ms)
         struct iscsi_via via;
         bool registered;
         bool found;
+        bool cut_off;
 
         pthread_mutex_lock(&l->lock);
         registered = l->registration == LUN_REGISTERED;
         found = registered && iscsi_pr_attempt_locked(l, deadline_ms, &via);
+        cut_off = iscsi_route_good_locked(l) == 0;
         pthread_mutex_unlock(&l->lock);
-        if (!registered)
-            return -EBADE;
+        if (!registered || cut_off)
+            return registered ? -ENOLINK : -EBADE;
         err = found ? fence_round(&via, c) : -ENOLINK;
         if (err > 0)
             return 0;

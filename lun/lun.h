@@ -370,7 +370,8 @@ int lun_check_registration(struct lun *l, uint64_t deadline_ms);
  * RESET (NVMe) but PREEMPT AND ABORT.
  *
  * errors:  -EBADE we are not registered ourselves; -EOPNOTSUPP with
- *          LUN_FENCE_DRAIN; path errors and -ETIMEDOUT: assume nothing
+ *          LUN_FENCE_DRAIN; path errors and -ETIMEDOUT: assume nothing.
+ *          -ENOLINK comes at once when no path is left (iscsi)
  * threads: any
  */
 int lun_fence(struct lun *l, unsigned host_number, uint64_t deadline_ms);

@@ -27,15 +27,21 @@ for h in "${LAB_HOSTS[@]}"; do
     blockcheck_start "$h" --rate 150
 done
 
+# c asks a, whose paths have just gone and who does not know it yet.
 for h in a c; do
     load_mark "$h" both
-    black_hole "$h"
 done
+black_hole c
+nap 700
+black_hole a
 for h in a c; do
     expect_route "$h" "redirected b" 5000
     expect_io "$h" 3000
-    expect_stall "$h" both 2500
+    # nominally 2 s; with the slack less than a GO may take (open_timeout)
+    expect_stall "$h" both 1100
 done
+check "a refused c rather than let it wait for paths" \
+    logged plugin-c-vm "route to a refused .*(cannot fence|not serving)"
 is "b carries two sessions" \
     "$(field proxy-b '[.luns[0].sessions[].host] | sort | join(" ")')" "a c"
 is "b is local" "$(route_of b)" local

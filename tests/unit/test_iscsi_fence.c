@@ -185,6 +185,27 @@ test_fence_goes_on_to_another_path(void **state)
     assert_int_equal(host_down(&b), 0);
 }
 
+/* Who asked us to fence has other peers to ask. */
+static void
+test_fence_is_given_up_when_no_path_is_left(void **state)
+{
+    uint64_t begun_ms;
+    struct host a;
+
+    (void)state;
+    host_up(&a, 1, 2);
+    await_keys(1, 2);
+    san_cut(2);
+    san_cut(3);
+    begun_ms = clock_ms();
+    assert_int_equal(lun_fence(a.lun, 2, clock_ms() + PATIENT_MS), -ENOLINK);
+    assert_int_equal(status_of(&a).paths_good, 0);
+    assert_true(clock_ms() - begun_ms < PATIENT_MS / 2);
+    san_heal();
+    await(&a, st.paths_good == 2);
+    assert_int_equal(host_down(&a), 0);
+}
+
 /* tgtd refuses PREEMPT AND ABORT, and here LUN RESET as well: nothing can
  * end what a lost session has sent.  It is not asked for all the time. */
 static void
@@ -910,6 +931,7 @@ main(int argc, char **argv)
         iscsi_test(test_check_finds_a_fence),
         iscsi_test(test_check_goes_on_to_another_path),
         iscsi_test(test_fence_goes_on_to_another_path),
+        iscsi_test(test_fence_is_given_up_when_no_path_is_left),
         iscsi_test(test_refused_resets_are_not_asked_for_all_the_time),
         iscsi_test(test_host_fenced_while_cut_off_finds_out),
         iscsi_test(test_fenced_with_a_dead_path_and_an_idle_one),
