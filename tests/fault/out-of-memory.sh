@@ -14,6 +14,7 @@
 # shellcheck source=tests/lib/faults.sh
 . "$(dirname "$0")/../lib/faults.sh"
 lab_enter "$@"
+[[ ! ${SANITIZE-} ]] || skip_all "a sanitizer ends what has no memory"
 
 lab_up
 start_hosts
