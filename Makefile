@@ -161,6 +161,11 @@ $(BUILD)/tests/tools/holdwrites.so $(BUILD)/tests/tools/steppedclock.so: \
 	$(CC) -D_GNU_SOURCE -std=gnu11 -O2 -g $(WARNINGS) -fPIC -pthread -shared \
 	  -o $@ $< -ldl
 
+# Runs in a guest, so without a sanitizer.
+$(BUILD)/tests/tools/guestload: tests/tools/guestload.c
+	@mkdir -p $(@D)
+	$(CC) -D_GNU_SOURCE -std=gnu11 -O2 -g $(WARNINGS) -pthread -o $@ $<
+
 $(BUILD)/tests/bench/nbdkit-%-plugin.so: $(BUILD)/tests/bench/%-plugin.o \
 	  $(BUILD)/liblun.a $(BUILD)/libcommon.a
 	$(CC) -shared $(LDFLAGS) -Wl,-Bsymbolic -o $@ $^ \

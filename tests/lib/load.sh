@@ -46,13 +46,18 @@ load_windows() {
 
 # load_value HOST WINDOW KEY - of a closed window; "total" is the whole run.
 load_value() {
+    load_value_in "$LAB_DIR/load-$1.out" "$2" "$3"
+}
+
+# load_value_in FILE WINDOW KEY
+load_value_in() {
     awk -v window="$2" -v key="$3" '
         $1 == "window" && $2 == window || $1 == "total" && window == "total" {
             for (i = 3; i < NF; i += 2)
                 if ($i == key)
                     value = $(i + 1)
         }
-        END { print value }' "$LAB_DIR/load-$1.out"
+        END { print value }' "$1"
 }
 
 # load_stall HOST WINDOW - the longest time in ms without an answer while some
