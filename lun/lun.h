@@ -75,7 +75,8 @@ struct lun *lun_create(const struct lun_options *opt);
 
 /* lun_destroy - let go of the LUN; NULL is fine.
  *
- * All queues must have been destroyed.  Waits up to deadline_ms for orphans;
+ * All queues must have been destroyed, or never be used again because the
+ * process ends; nothing may be under way on them.  Waits up to deadline_ms for orphans;
  * what has not come back then is left to the kernel (block) or cut off
  * (iscsi), memory included: the process is expected to end soon.
  *

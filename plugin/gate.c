@@ -101,6 +101,13 @@ overlapped_locked(const struct gate *g, const struct gate_request *rq)
     return false;
 }
 
+static void
+stay_if_sealed_locked(struct gate *g)
+{
+    while (g->sealed)
+        pthread_cond_wait(&g->moved, &g->lock);
+}
+
 static int
 wait_for_route_locked(struct gate *g, struct gate_request *rq,
                       unsigned limit_ms)
@@ -108,6 +115,7 @@ wait_for_route_locked(struct gate *g, struct gate_request *rq,
     uint64_t deadline = limit_ms ? rq->begun_ms + limit_ms : CLOCK_NEVER;
 
     for (;;) {
+        stay_if_sealed_locked(g);
         if (g->route.where == GATE_CLOSED)
             return -ESHUTDOWN;
         if (g->route.where != GATE_HELD && !overlapped_locked(g, rq))
@@ -212,7 +220,7 @@ static void
 open_to(struct gate *g, const struct gate_route *to)
 {
     pthread_mutex_lock(&g->lock);
-    if (g->route.where != GATE_CLOSED) {
+    if (g->route.where != GATE_CLOSED && !g->sealed) {
         uint64_t serial = g->route.serial + 1;
 
         g->route = *to;
@@ -362,8 +370,28 @@ void
 gate_close(struct gate *g)
 {
     pthread_mutex_lock(&g->lock);
-    g->route.where = GATE_CLOSED;
+    if (!g->sealed)
+        g->route.where = GATE_CLOSED;
     pthread_cond_broadcast(&g->moved);
+    pthread_mutex_unlock(&g->lock);
+}
+
+void
+gate_seal(struct gate *g)
+{
+    pthread_mutex_lock(&g->lock);
+    g->sealed = true;
+    if (g->route.where != GATE_CLOSED)
+        g->route.where = GATE_HELD;
+    pthread_cond_broadcast(&g->moved);
+    pthread_mutex_unlock(&g->lock);
+}
+
+void
+gate_stay_if_sealed(struct gate *g)
+{
+    pthread_mutex_lock(&g->lock);
+    stay_if_sealed_locked(g);
     pthread_mutex_unlock(&g->lock);
 }
 

@@ -72,6 +72,7 @@ struct gate {
     unsigned inside, held;
     bool dirty; /* since the last opening a write was not answered */
     bool cut;   /* since the last opening: whoever waits shall give up */
+    bool sealed;
     uint64_t longest_wait_ms; /* of any request, ever */
     unsigned long answered;
     /* by itself */
@@ -158,8 +159,16 @@ bool gate_is_held(struct gate *g);
 /* gate_dirty - was a write of the last opening left unanswered? */
 bool gate_dirty(struct gate *g);
 
-/* gate_close - for ever: whoever waits or comes gets -ESHUTDOWN. */
+/* gate_close - for ever: whoever waits or comes gets -ESHUTDOWN.  Nothing where
+ * it is sealed. */
 void gate_close(struct gate *g);
+
+/* gate_seal - for ever: whoever waits or comes waits until the process ends, and
+ * gate_open_* do nothing.  Those inside go on. */
+void gate_seal(struct gate *g);
+
+/* gate_stay_if_sealed - returns only where the gate is not sealed. */
+void gate_stay_if_sealed(struct gate *g);
 
 /* gate_oldest_ms - when the oldest request that is under way to our own LUN
  * entered; 0: none. */

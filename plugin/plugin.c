@@ -4,7 +4,8 @@
  * Order of the callbacks (nbdkit-plugin(3)): config and config_complete read
  * and check the configuration; after_fork starts the router, since threads
  * do not survive a fork; open to close, for each connection; cleanup stops
- * the router when the last connection has closed.
+ * the router when the last connection has closed.  A signal that ends nbdkit
+ * comes here first, see end_when_asked.
  */
 #define NBDKIT_API_VERSION 2
 #define THREAD_MODEL       NBDKIT_THREAD_MODEL_PARALLEL
@@ -13,10 +14,14 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "common/config.h"
 #include "common/log.h"
@@ -36,8 +41,12 @@ static const struct config_lun *lun;
 static struct router *router;
 static struct control *control;
 static char *control_path;
-static pthread_t quit_watcher;
+static pthread_t quit_watcher, end_watcher;
 static bool have_quit_watcher;
+/* by themselves */
+static sem_t end_asked;
+static atomic_bool cleaning;
+static atomic_uint connections;
 
 /* ---- configuration ----------------------------------------------------- */
 
@@ -274,6 +283,76 @@ watch_quit(void *opaque)
     return NULL;
 }
 
+static void
+ask_for_end(int signal)
+{
+    int saved = errno;
+
+    (void)signal;
+    sem_post(&end_asked); /* may be called from a signal handler */
+    errno = saved;
+}
+
+/* What makes nbdkit quit; restored before the plugin is unloaded. */
+static const int end_signals[] = {SIGTERM, SIGINT, SIGHUP};
+#define END_SIGNALS (sizeof end_signals / sizeof end_signals[0])
+static struct sigaction nbdkits_own[END_SIGNALS];
+
+/* SIGTERM is an upgrade, or a restart by the administrator, and must not be an
+ * I/O error to a VM.  But from the moment that nbdkit knows of it, nbdkit answers
+ * ESHUTDOWN to all that comes, and waits for ever for clients that ask nothing
+ * (server/protocol.c, server/sockets.c).  So it is never told while VMs are
+ * connected: the route is left in good order, what has no answer then gets none,
+ * and the process ends; a client with reconnect-delay asks the successor.
+ * exit(3) would run the destructors of libraries beneath nbdkit's threads. */
+static void *
+end_when_asked(void *opaque)
+{
+    unsigned n;
+
+    (void)opaque;
+    while (sem_wait(&end_asked) < 0)
+        ;
+    if (atomic_load(&cleaning))
+        return NULL;
+    n = atomic_load(&connections);
+    if (n == 0) {
+        nbdkit_shutdown();
+        return NULL;
+    }
+    log_info("lun %s: stopping under %u connection%s: what is not answered is "
+             "left to the successor",
+             lun->name, n, n == 1 ? "" : "s");
+    control_stop(control);
+    router_hand_over(router);
+    _exit(EXIT_SUCCESS);
+}
+
+static int
+start_end_watcher(void)
+{
+    struct sigaction act = {.sa_handler = ask_for_end, .sa_flags = SA_RESTART};
+
+    if (sem_init(&end_asked, 0, 0) < 0 ||
+        pthread_create(&end_watcher, NULL, end_when_asked, NULL) != 0) {
+        nbdkit_error("cannot start a thread");
+        return -1;
+    }
+    for (size_t i = 0; i < END_SIGNALS; i++)
+        sigaction(end_signals[i], &act, &nbdkits_own[i]);
+    return 0;
+}
+
+static void
+stop_end_watcher(void)
+{
+    for (size_t i = 0; i < END_SIGNALS; i++)
+        sigaction(end_signals[i], &nbdkits_own[i], NULL);
+    atomic_store(&cleaning, true);
+    sem_post(&end_asked);
+    pthread_join(end_watcher, NULL);
+}
+
 static int
 start_control(void)
 {
@@ -329,9 +408,11 @@ detour_after_fork(void)
         return stop_router();
     have_quit_watcher =
         pthread_create(&quit_watcher, NULL, watch_quit, NULL) == 0;
-    if (have_quit_watcher)
+    if (!have_quit_watcher)
+        nbdkit_error("cannot start a thread");
+    /* the last one, since nbdkit exits when it cannot be had */
+    if (have_quit_watcher && start_end_watcher() == 0)
         return 0;
-    nbdkit_error("cannot start a thread");
     control_stop(control);
     return stop_router();
 }
@@ -342,8 +423,10 @@ detour_cleanup(void)
     /* With nbdkit -s the end of the connection is the end, without a word to
      * those who sleep. */
     nbdkit_shutdown();
-    if (have_quit_watcher)
+    if (have_quit_watcher) {
+        stop_end_watcher();
         pthread_join(quit_watcher, NULL);
+    }
     control_stop(control);
     if (router)
         request_thread_fini();
@@ -369,6 +452,7 @@ static void *
 detour_open(int readonly)
 {
     (void)readonly;
+    atomic_fetch_add(&connections, 1);
     return NBDKIT_HANDLE_NOT_NEEDED;
 }
 
@@ -378,6 +462,7 @@ static void
 detour_close(void *handle)
 {
     (void)handle;
+    atomic_fetch_sub(&connections, 1);
     request_thread_end();
 }
 

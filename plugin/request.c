@@ -432,6 +432,10 @@ request_run(struct router *r, const struct request *q, unsigned limit_ms)
         o = attempt(&a);
     } while (o == AGAIN);
     gate_finish(g, &a.rq);
+    /* The last words of a process that ends are not the LUN's: the VM asks its
+     * successor. */
+    if (a.answer < 0)
+        gate_stay_if_sealed(g);
     if (e == 0)
         latency_note(router_latency(r), a.rq.route.where == GATE_PEER, q->op,
                      clock_us() - begun_us, a.answer < 0 ? 0 : q->count);

@@ -36,6 +36,14 @@ struct router *router_start(const struct router_options *opt, char *err,
  * those under way get up to 1 s.  Returns at once.  threads: any */
 void router_close(struct router *r);
 
+/* router_hand_over - end everything, in under 2 s, in a process that ends next
+ * and that VMs are connected to: requests that wait, those that come, and those
+ * whose route fails now are not answered any more, so that the VMs ask the
+ * successor.  Those under way get up to 1 s.
+ *
+ * The workers stay inside of it; r is never to be freed. */
+void router_hand_over(struct router *r);
+
 /* router_stop - end everything, in under 2 s also while all paths hang; NULL
  * is fine.  No worker may be inside a request. */
 void router_stop(struct router *r);

@@ -291,15 +291,13 @@ save_last(struct router *r, unsigned orphans)
     router_save(r, false, ROUTE_SELF);
 }
 
-void
-router_stop(struct router *r)
+/* All that may be under way comes to its end, or is noted. */
+static void
+wind_up(struct router *r)
 {
     struct monitor *monitor;
     unsigned orphans = 0;
 
-    if (!r)
-        return;
-    router_close(r);
     stop_threads(r);
     pthread_mutex_lock(&r->lock);
     monitor = r->monitor;
@@ -313,6 +311,23 @@ router_stop(struct router *r)
     peers_destroy(r->peers);
     state_close(r->state_file);
     tlsdir_destroy(r->tls_dir);
+}
+
+void
+router_hand_over(struct router *r)
+{
+    gate_seal(&r->gate);
+    router_close(r);
+    wind_up(r);
+}
+
+void
+router_stop(struct router *r)
+{
+    if (!r)
+        return;
+    router_close(r);
+    wind_up(r);
     gate_fini(&r->gate);
     pthread_mutex_destroy(&r->register_lock);
     pthread_mutex_destroy(&r->lock);

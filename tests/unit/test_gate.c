@@ -212,6 +212,43 @@ test_gate_closed_refuses_those_who_wait_and_come(void **state)
     gate_finish(g, &rq);
 }
 
+/* Its waiters never come out: a gate and threads that are left behind. */
+static void
+test_gate_sealed_keeps_those_who_wait_and_come(void **state)
+{
+    static struct gate g;
+    static struct worker waits, comes;
+
+    (void)state;
+    gate_init(&g);
+    start_held(&waits, &g, a_write(0, 512), 1);
+    gate_seal(&g);
+    open_local(&g);
+    gate_close(&g);
+    start_held(&comes, &g, a_read(0, 512), 2);
+    assert_false(atomic_load(&waits.entered));
+    pthread_detach(waits.thread);
+    pthread_detach(comes.thread);
+}
+
+static void
+test_gate_sealed_lets_those_inside_finish(void **state)
+{
+    static struct gate g;
+    struct gate_request rq = a_write(0, 512);
+
+    (void)state;
+    gate_init(&g);
+    open_local(&g);
+    assert_int_equal(gate_enter(&g, &rq, 0), 0);
+    gate_seal(&g);
+    assert_true(gate_is_held(&g));
+    assert_false(gate_drain(&g, clock_ms()));
+    gate_finish(&g, &rq);
+    assert_true(gate_drain(&g, clock_ms()));
+    gate_fini(&g);
+}
+
 static void
 test_gate_only_one_report_holds_an_opening(void **state)
 {
@@ -722,6 +759,8 @@ main(void)
         TEST(test_gate_each_opening_has_its_own_serial),
         TEST(test_gate_held_too_long_fails),
         TEST(test_gate_closed_refuses_those_who_wait_and_come),
+        TEST(test_gate_sealed_keeps_those_who_wait_and_come),
+        TEST(test_gate_sealed_lets_those_inside_finish),
         TEST(test_gate_only_one_report_holds_an_opening),
         TEST(test_gate_overlapping_write_waits_for_the_answer),
         TEST(test_gate_neighbours_and_reads_do_not_wait),
