@@ -163,8 +163,8 @@ bool gate_dirty(struct gate *g);
  * it is sealed. */
 void gate_close(struct gate *g);
 
-/* gate_seal - for ever: whoever waits or comes waits until the process ends, and
- * gate_open_* do nothing.  Those inside go on. */
+/* gate_seal - for ever: whoever waits or comes waits until the process ends,
+ * and gate_open_* do nothing.  Those inside go on. */
 void gate_seal(struct gate *g);
 
 /* gate_stay_if_sealed - returns only where the gate is not sealed. */

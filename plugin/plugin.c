@@ -299,11 +299,11 @@ static const int end_signals[] = {SIGTERM, SIGINT, SIGHUP};
 static struct sigaction nbdkits_own[END_SIGNALS];
 
 /* SIGTERM is an upgrade, or a restart by the administrator, and must not be an
- * I/O error to a VM.  But from the moment that nbdkit knows of it, nbdkit answers
- * ESHUTDOWN to all that comes, and waits for ever for clients that ask nothing
- * (server/protocol.c, server/sockets.c).  So it is never told while VMs are
- * connected: the route is left in good order, what has no answer then gets none,
- * and the process ends; a client with reconnect-delay asks the successor.
+ * I/O error to a VM.  But from the moment that nbdkit knows of it, nbdkit
+ * answers ESHUTDOWN to all that comes, and waits for ever for clients that ask
+ * nothing (server/protocol.c, server/sockets.c).  So it is never told while VMs
+ * are connected: the route is left in good order, what has no answer then gets
+ * none, and the process ends; a client with reconnect-delay asks the successor.
  * exit(3) would run the destructors of libraries beneath nbdkit's threads. */
 static void *
 end_when_asked(void *opaque)

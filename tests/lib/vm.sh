@@ -16,7 +16,8 @@
 . "$LAB_LIB/guest.sh"
 
 declare -A VM_HOST   # by VM
-declare -A VM_SOCKET # by host, when it is not the plugin's
+declare -A VM_SOCKET # by VM-HOST, when it is not the plugin's
+declare -A VM_PART   # by VM, when it is not its number's
 VM_MEMORY=${VM_MEMORY:-96}         # MiB
 VM_RECONNECT=${VM_RECONNECT:-60}   # s that QEMU waits for a server that is gone
 VM_HUNG=${VM_HUNG:-10}             # s until the kernel calls a task hung
@@ -34,7 +35,8 @@ vm_needed() {
 
 # vm_part VM - the part of the LUN, as options of QEMU's raw driver.
 vm_part() {
-    echo "offset=$((($1 - 1) * LAB_REGION << 20)),size=$((LAB_REGION << 20))"
+    local from=$((($1 - 1) * LAB_REGION << 20)) size=$((LAB_REGION << 20))
+    echo "${VM_PART[$1]-offset=$from,size=$size}"
 }
 
 # vm_format VM HOST - an empty file system on its disk.
@@ -45,14 +47,14 @@ vm_format() {
         mke2fs -q -t ext4 -E nodiscard "$image" &&
         qemu-img convert -n -f raw "$image" --target-image-opts \
             "driver=raw,$(vm_part "$1"),file.driver=nbd,file.path=$(
-                vm_socket "$2"
+                vm_socket "$@"
             )"; } >>"$LAB_DIR/log/format-$1" 2>&1 ||
         lab_failed "cannot make a file system for VM $1"
     rm -f "$image"
 }
 
 vm_socket() {
-    echo "${VM_SOCKET[$1]-$(socket "$1")}"
+    echo "${VM_SOCKET[$1-$2]-$(socket "$2")}"
 }
 
 # vm_start VM HOST - boots it, and waits until its load runs.
@@ -67,7 +69,13 @@ vm_boot() {
     [[ -e $LAB_DIR/vm.cpio ]] || vm_initramfs ||
         lab_failed "no initial ramdisk for VMs"
     VM_HOST[$1]=$2
+    rm -f "$(vm_memory "$1")"
     vm_launch "$@"
+}
+
+# vm_memory VM - the file that is its memory: see vm_migrate.
+vm_memory() {
+    echo "$LAB_RUN/vm-$1.memory"
 }
 
 vm_initramfs() {
@@ -85,8 +93,11 @@ vm_launch() {
     vm_open "$vm" "$host"
     # what is read here goes on where the VM itself goes on
     cat "$pipe.load.out" >>"$LAB_DIR/log/vm-$vm" &
-    lab_start "$name" "$host" "$GUEST_QEMU" -name "vm$vm" -accel tcg -M pc \
-        -cpu max,la57=off -m "$VM_MEMORY" -nodefaults -display none -no-reboot \
+    lab_start "$name" "$host" "$GUEST_QEMU" -name "vm$vm" -accel tcg \
+        -M pc,memory-backend=memory -m "$VM_MEMORY" -object \
+        "memory-backend-file,id=memory,size=${VM_MEMORY}M,share=on,mem-path=$(
+            vm_memory "$vm"
+        )" -cpu max,la57=off -nodefaults -display none -no-reboot \
         -kernel "$GUEST_VMLINUX" -initrd "$LAB_DIR/vm.cpio" \
         -append "$VM_KERNEL_LINE hung=$VM_HUNG" \
         -chardev "file,id=console,path=$LAB_DIR/log/console-$vm,append=on" \
@@ -94,7 +105,7 @@ vm_launch() {
         -chardev "pipe,id=load,path=$pipe.load" -serial chardev:load \
         -chardev "pipe,id=qmp,path=$pipe.qmp" -mon chardev=qmp,mode=control \
         -blockdev "driver=nbd,node-name=nbd,server.type=unix,server.path=$(
-            vm_socket "$host"
+            vm_socket "$vm" "$host"
         ),reconnect-delay=$VM_RECONNECT" \
         -blockdev "driver=raw,node-name=disk,file=nbd,$(vm_part "$vm")" \
         -device virtio-blk-pci,drive=disk "$@"
@@ -207,7 +218,7 @@ vm_end() {
 }
 
 vm_ended() {
-    cat "$LAB_DIR/log/vm-$1" "$LAB_DIR/log/console-$1"
+    tail -n 30 "$LAB_DIR/log/vm-$1" "$LAB_DIR/log/console-$1"
     grep -q '^guest: the load ended with 0' "$LAB_DIR/log/console-$1" &&
         grep -q '^guest: unmounting ended with 0' "$LAB_DIR/log/console-$1" &&
         [[ $(vm_value "$1" total ops) -gt 0 ]]
@@ -221,9 +232,57 @@ vm_fsck() {
     local image=$LAB_DIR/vm-$1.image rc
     qemu-img convert -O raw --image-opts \
         "driver=raw,$(vm_part "$1"),file.driver=nbd,file.path=$(
-            vm_socket "$2"
+            vm_socket "$@"
         )" "$image" && e2fsck -fn "$image"
     rc=$?
     rm -f "$image"
     return "$rc"
+}
+
+# ---- live migration ----------------------------------------------------------------
+
+VM_PORT=4444
+VM_CAPABILITIES='{"capabilities": [
+    {"capability": "x-ignore-shared", "state": true}]}'
+
+# vm_migrate VM TO [COMMAND...] - moves it, over the hosts' first network; with a
+# command, this is run when the QEMU that it goes to has opened the disk, right
+# before the one that it is on is told to go.  Sets VM_DOWNTIME and VM_MIGRATION,
+# both in ms; how long its requests waited is vm_stall's.
+#
+# Its memory is a file that both have, and is not copied: QEMU that translates
+# (7.2) loses pages that change while they are copied, so that the guest's kernel
+# crashes after a dozen moves, on whatever disk.  To the disk it makes no
+# difference.
+vm_migrate() {
+    local vm=$1 from=${VM_HOST[$1]} to=$2 uri answer
+    shift 2
+    uri="{\"uri\": \"tcp:$(address "$to" net1):$VM_PORT\"}"
+    vm_launch "$vm" "$to" -incoming defer
+    qmp "$vm" "$to" migrate-set-capabilities "$VM_CAPABILITIES" >/dev/null
+    qmp "$vm" "$to" migrate-incoming "$uri" >/dev/null
+    qmp "$vm" "$from" migrate-set-capabilities "$VM_CAPABILITIES" >/dev/null
+    (($# == 0)) || "$@"
+    qmp "$vm" "$from" migrate "$uri" >/dev/null
+    if ! within 60000 vm_migration_is "$vm" completed; then
+        fail "VM $vm migrates from $from to $to" \
+            "$(qmp "$vm" "$from" query-migrate)"
+        return 1
+    fi
+    answer=$(qmp "$vm" "$from" query-migrate)
+    VM_DOWNTIME=$(jq .downtime <<<"$answer")
+    VM_MIGRATION=$(jq '."total-time"' <<<"$answer")
+    VM_HOST[$vm]=$to
+    vm_leave "$vm" "$from"
+}
+
+vm_migration_is() {
+    [[ $(qmp "$1" "${VM_HOST[$1]}" query-migrate | jq -r .status) == "$2" ]]
+}
+
+# vm_leave VM HOST - the QEMU that it has left ends, as libvirt ends it.
+vm_leave() {
+    qmp "$1" "$2" quit >/dev/null
+    within 30000 gone "qemu-$1-$2" || fail "QEMU of VM $1 on $2 ends" ""
+    lab_kill "qemu-$1-$2" KILL
 }
