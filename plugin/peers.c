@@ -69,17 +69,44 @@ struct session {
 
 /* ---- the table --------------------------------------------------------- */
 
-/* Peers in the order of the configuration, beginning behind ourselves, so
- * that not every host leans on the same one. */
+static bool
+is_listed(const struct peers *p, const struct config_host *h)
+{
+    for (size_t i = 0; i < p->npeers; i++)
+        if (p->peers[i].host == h)
+            return true;
+    return false;
+}
+
+static size_t
+reversed(size_t n, unsigned bits)
+{
+    size_t r = 0;
+
+    for (; bits > 0; bits--, n >>= 1)
+        r = r << 1 | (n & 1);
+    return r;
+}
+
+/* Peers by their distance behind ourselves in the configuration, in this order:
+ * a half of the hosts, a quarter, three quarters, an eighth, ...  Hosts that
+ * stand together, and lose the SAN together, do not stand by for one another,
+ * and lean on different ones; and each host is the nth of exactly one other. */
 static void
 list_peers(struct peers *p, const struct config *cfg)
 {
     size_t self = (size_t)(cfg->self - cfg->hosts);
+    unsigned bits = 0;
 
-    for (size_t i = 1; i < cfg->nhosts; i++) {
-        const struct config_host *h = &cfg->hosts[(self + i) % cfg->nhosts];
+    while ((size_t)1 << bits < cfg->nhosts)
+        bits++;
+    for (size_t i = 1; i < (size_t)1 << bits; i++) {
+        size_t distance = reversed(i, bits) * cfg->nhosts >> bits;
+        const struct config_host *h =
+            &cfg->hosts[(self + distance) % cfg->nhosts];
 
-        if (config_lun_has(p->lun, h) && p->npeers < ROUTE_PEERS_MAX)
+        if (distance > 0 && config_lun_has(p->lun, h) && !is_listed(p, h) &&
+            p->npeers < ROUTE_PEERS_MAX)
             p->peers[p->npeers++].host = h;
     }
 }

@@ -28,7 +28,7 @@ struct peers_lun {
 };
 
 /* peers_create - park connections to the first standby_peers peers that
- * answer, in the order of the configuration after ourselves.
+ * answer: first the one half way round the configuration from ourselves.
  *
  * changed is called from other threads without locks and must not block.
  *

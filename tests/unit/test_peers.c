@@ -15,7 +15,7 @@
 #include "common/clock.h"
 #include "plugin/peers.h"
 
-#define HOSTS 4 /* we are the first; so peer 0 is host b */
+#define HOSTS 4 /* we are the first; peer 0 is host b, half way round */
 #define PEERS (HOSTS - 1)
 #define GIB   (UINT64_C(1) << 30)
 
@@ -139,7 +139,7 @@ __wrap_link_break(struct link *k)
 
 /* ---- the cluster -------------------------------------------------------- */
 
-static char names[HOSTS][2] = {"a", "b", "c", "d"};
+static char names[HOSTS][2] = {"a", "c", "b", "d"};
 static char *addresses[] = {(char *)"127.0.0.1"};
 static struct config_host hosts[HOSTS];
 static const struct config_host *members[HOSTS];
@@ -212,6 +212,64 @@ is_ready(int peer)
 }
 
 /* ---- standby ------------------------------------------------------------ */
+
+/* ---- whom we lean on ---------------------------------------------------- */
+
+#define MANY 16
+
+/* The index in the configuration of the host's nth peer, of as many. */
+static size_t
+nth_peer(size_t self, size_t n, int nth)
+{
+    static char name[] = "x";
+    struct config_host many[MANY];
+    const struct config_host *all[MANY];
+    struct config config = {.hosts = many, .nhosts = n, .self = &many[self]};
+    struct config_lun one = {
+        .name = (char *)"vm", .hosts = all, .nhosts = n, .standby_peers = 2};
+    struct peers *p;
+    size_t found;
+
+    for (size_t i = 0; i < n; i++) {
+        many[i] = (struct config_host){.name = name, .number = (unsigned)i + 1};
+        all[i] = &many[i];
+    }
+    p = peers_create(&config, &one, "main", NULL, nothing, NULL);
+    assert_non_null(p);
+    assert_int_equal(peers_count(p), n - 1);
+    found = (size_t)(peers_host(p, nth) - many);
+    peers_destroy(p);
+    return found;
+}
+
+static void
+test_peers_neighbours_lean_on_different_distant_hosts(void **state)
+{
+    (void)state;
+    for (size_t self = 0; self < MANY; self++) {
+        assert_int_equal(nth_peer(self, MANY, 0), (self + 8) % MANY);
+        assert_int_equal(nth_peer(self, MANY, 1), (self + 4) % MANY);
+        assert_int_equal(nth_peer(self, MANY, 2), (self + 12) % MANY);
+    }
+}
+
+static void
+test_peers_each_host_is_once_the_nth_of_another(void **state)
+{
+    (void)state;
+    for (size_t n = 2; n <= MANY; n++) {
+        for (int nth = 0; nth < (int)n - 1; nth++) {
+            unsigned leaning[MANY] = {0};
+
+            for (size_t self = 0; self < n; self++) {
+                size_t peer = nth_peer(self, n, nth);
+
+                assert_int_not_equal(peer, self);
+                assert_int_equal(leaning[peer]++, 0);
+            }
+        }
+    }
+}
 
 static void
 test_peers_as_many_as_shall_stand_by(void **state)
@@ -576,6 +634,8 @@ main(void)
         TEST(test_peers_answers_while_it_serves_us),
         TEST(test_peers_connections_end_together),
         TEST(test_peers_failures_are_counted_for_each_peer),
+        TEST(test_peers_neighbours_lean_on_different_distant_hosts),
+        TEST(test_peers_each_host_is_once_the_nth_of_another),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
