@@ -39,8 +39,8 @@ DEPS_all     := $(sort $(DEPS_common) $(DEPS_lun) $(DEPS_health) \
 # What tests and demonstrates installs what it lacks; it can do without some of
 # it (tests are skipped then), but not without the libraries.
 GOALS        := $(or $(MAKECMDGOALS),all)
-INSTALLING   := check model model-large demo random soak asan tsan check-valgrind \
-                bench
+INSTALLING   := check model model-large demo random soak fault asan tsan \
+                check-valgrind bench
 WITHOUT_DEPS := clean help format shellcheck deps
 ifneq ($(filter $(INSTALLING),$(GOALS)),)
 $(if $(filter 0,$(MAKELEVEL)),$(shell deploy/install-deps >&2))
@@ -184,9 +184,12 @@ vpath %.pod plugin proxy health common deploy
 tests: all $(UNIT) $(TOOLS)
 
 # TAP everywhere.  T=PATTERN runs the tests whose file name holds it.
+# Minutes each: only in make fault, or by name.
+LONG      = $(if $(T),,tests/fault/vm-restart.sh tests/fault/vm-partitions.sh \
+	      tests/fault/many.sh)
 SCRIPTS   = $(sort $(wildcard tests/cli/*.sh tests/fault/*.sh tests/lab/*.sh \
 	      tests/model/*.sh))
-CHECKED   = $(foreach t,$(UNIT) $(filter-out %/lib.sh,$(SCRIPTS)),\
+CHECKED   = $(foreach t,$(UNIT) $(filter-out %/lib.sh $(LONG),$(SCRIPTS)),\
 	      $(if $(T),$(if $(findstring $(T),$(t)),$(t)),$(t)))
 # The ghost tests show first that they find a ghost: without the rule.
 GHOSTS    := $(wildcard tests/fault/ghost-*.sh)
@@ -205,6 +208,14 @@ check: all $(TOOLS) $(filter $(UNIT),$(CHECKED)) \
        $(if $(filter $(SEAMED),$(CHECKED)),rules)
 	BUILD=$(abspath $(BUILD)) SANITIZE=$(SANITIZE) \
 	  prove --exec tests/run-one --timer $(PROVE_FLAGS) $(CHECKED)
+
+# Every fault scenario, in full, and a table; T= as for check.
+FAULTS    = $(foreach t,$(sort $(wildcard tests/fault/*.sh)),\
+	      $(if $(T),$(if $(findstring $(T),$(t)),$(t)),$(t)))
+.PHONY: fault
+fault: all $(TOOLS) $(if $(filter $(SEAMED),$(FAULTS)),rules)
+	BUILD=$(abspath $(BUILD)) SANITIZE=$(SANITIZE) FAULT_ALL=1 \
+	  TEST_TIMEOUT=3600 tests/run-faults $(FAULTS)
 
 .PHONY: model model-large
 model:
@@ -270,6 +281,7 @@ help:
 	@echo 'make demo       a SAN and three hosts in network namespaces: lose'
 	@echo '                paths, a peer, a network, under a verifying load'
 	@echo 'make check      all tests (T=WORD: those whose name holds WORD)'
+	@echo 'make fault      every fault scenario in full, with real VMs; a table'
 	@echo 'make random     ten minutes of random faults (SEED=N, RANDOM_SECONDS=N)'
 	@echo 'make soak       the same: T=SECONDS, SEED=N'
 	@echo 'make model      the fencing rules, searched by Spin; model-large: more'

@@ -20,12 +20,15 @@ PART_MIB=64
 VM_PART[1]=offset=0,size=$((PART_MIB << 20))
 VM_PART[2]=${VM_PART[1]}
 
-# part_start HOST CLIENT FILTER [PARAMETER...] - one more plugin on the LUN there.
+# part_start HOST CLIENT FILTERS [PARAMETER...] - one more plugin on the LUN there.
 part_start() {
-    local host=$1 client=$2 filter=$3
+    local host=$1 client=$2 f filters=()
+    for f in $3; do
+        filters+=("--filter=$f")
+    done
     shift 3
     lab_start "plugin-$host-$client" "$host" "${LAB_WRAP[@]}" \
-        nbdkit -f -U "$(socket "$host" "$client")" --filter="$filter" \
+        nbdkit -f -U "$(socket "$host" "$client")" "${filters[@]}" \
         "$BUILD/nbdkit-detour-plugin.so" lun="$LAB_LUN" client="$client" \
         config="$LAB_DIR/$host/detour.conf" "$@"
     within 5000 test -S "$(socket "$host" "$client")" ||
@@ -47,7 +50,8 @@ truncate -s "$LAB_LUN_SIZE" "$LAB_DIR/image"
 sfdisk -q "$LAB_DIR/image" <"$LAB_DIR/table" >>"$LAB_DIR/log/sfdisk" 2>&1 &&
     nbdcopy "$LAB_DIR/image" "$(uri c)" || lab_failed "no partition table"
 start2=$(((1 + PART_MIB) << 20))
-part_start a one partition partition=1
+# reads less than a block at a time itself, which the plugin does not take
+part_start a one "partition blocksize" partition=1 minblock=512
 part_start b two offset offset="$start2" range="$((PART_MIB << 20))"
 VM_SOCKET[1-a]=$(socket a one)
 VM_SOCKET[2-b]=$(socket b two)

@@ -240,6 +240,7 @@ host_number() {
     a) echo 1 ;;
     b) echo 2 ;;
     c) echo 3 ;;
+    h[1-9]*) echo "${1#h}" ;; # many of them: LAB_HOSTS=(h1 h2 ...)
     *) return 1 ;;
     esac
 }
