@@ -136,6 +136,8 @@ gate_enter(struct gate *g, struct gate_request *rq, unsigned limit_ms)
         list_locked(g, rq);
     }
     g->held++;
+    if (g->sealed)
+        pthread_cond_broadcast(&g->drained);
     r = wait_for_route_locked(g, rq, limit_ms);
     g->held--;
     if (r == 0) {
@@ -212,6 +214,8 @@ gate_finish(struct gate *g, struct gate_request *rq)
         g->answered++;
         if (rq->writes && g->held > 0)
             pthread_cond_broadcast(&g->moved);
+        if (g->sealed)
+            pthread_cond_broadcast(&g->drained);
     }
     pthread_mutex_unlock(&g->lock);
 }
@@ -385,6 +389,29 @@ gate_seal(struct gate *g)
         g->route.where = GATE_HELD;
     pthread_cond_broadcast(&g->moved);
     pthread_mutex_unlock(&g->lock);
+}
+
+static bool
+is_still_locked(const struct gate *g)
+{
+    unsigned listed = 0;
+
+    for (const struct gate_request *rq = g->first; rq; rq = rq->next)
+        listed++;
+    return listed == g->held;
+}
+
+bool
+gate_still(struct gate *g, uint64_t deadline_ms)
+{
+    bool still;
+
+    pthread_mutex_lock(&g->lock);
+    while (!is_still_locked(g) && wait_locked(g, &g->drained, deadline_ms))
+        ;
+    still = is_still_locked(g);
+    pthread_mutex_unlock(&g->lock);
+    return still;
 }
 
 void

@@ -63,7 +63,7 @@ struct gate_request {
 struct gate {
     pthread_mutex_t lock;
     pthread_cond_t moved;   /* opened, closed, or a write was answered */
-    pthread_cond_t drained; /* nobody is inside */
+    pthread_cond_t drained; /* nobody is inside; sealed: one less goes on */
     /* guarded by lock */
     struct gate_route route;
     struct gate_request *first, *last;   /* every request of a VM */
@@ -166,6 +166,10 @@ void gate_close(struct gate *g);
 /* gate_seal - for ever: whoever waits or comes waits until the process ends,
  * and gate_open_* do nothing.  Those inside go on. */
 void gate_seal(struct gate *g);
+
+/* gate_still - sealed: wait until every request is held or finished, inside or
+ * not; false when deadline_ms came. */
+bool gate_still(struct gate *g, uint64_t deadline_ms);
 
 /* gate_stay_if_sealed - returns only where the gate is not sealed. */
 void gate_stay_if_sealed(struct gate *g);

@@ -471,10 +471,13 @@ get_lun(struct router_lun *l)
 {
     int e = router_get_lun(router, l, lun->timers.queue_limit);
 
-    if (e < 0) {
+    if (e == -ESHUTDOWN)
+        nbdkit_error("lun %s: stopping", lun->name);
+    else if (e < 0)
         nbdkit_error("lun %s: its size is not known: no path of our own and "
                      "no peer told it",
                      lun->name);
+    if (e < 0) {
         nbdkit_set_error(-e);
     }
     return e < 0 ? -1 : 0;

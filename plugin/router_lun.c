@@ -96,7 +96,7 @@ router_get_lun(struct router *r, struct router_lun *l, unsigned limit_ms)
         else if (pthread_cond_timedwait(&r->known, &r->lock, &ts) == ETIMEDOUT)
             e = -EIO;
     }
-    if (unsettled_locked(r) && e == 0)
+    if (e == 0 && (r->closing || unsettled_locked(r)))
         e = -ESHUTDOWN;
     if (e == 0) {
         fill_lun(r, l);

@@ -16,6 +16,7 @@
 
 #define RETRY_MS   500 /* between two rounds of asking everybody */
 #define ORPHANS_MS 200 /* for orphans, when everything else has ended */
+#define STILL_MS   600 /* for questions about extents, once we hand over */
 
 /* ---- what the parts tell and ask ----------------------------------------- */
 
@@ -298,7 +299,6 @@ wind_up(struct router *r)
     struct monitor *monitor;
     unsigned orphans = 0;
 
-    stop_threads(r);
     pthread_mutex_lock(&r->lock);
     monitor = r->monitor;
     r->monitor = NULL; /* the LUN has news until it is destroyed */
@@ -318,7 +318,11 @@ router_hand_over(struct router *r)
 {
     gate_seal(&r->gate);
     router_close(r);
-    wind_up(r);
+    stop_threads(r);
+    /* Some ask the LUN outside of the route, for extents; if one of them hangs
+     * the successor finds what it finds after a kill. */
+    if (gate_still(&r->gate, clock_ms() + STILL_MS))
+        wind_up(r);
 }
 
 void
@@ -327,6 +331,7 @@ router_stop(struct router *r)
     if (!r)
         return;
     router_close(r);
+    stop_threads(r);
     wind_up(r);
     gate_fini(&r->gate);
     pthread_mutex_destroy(&r->register_lock);

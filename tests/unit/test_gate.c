@@ -227,6 +227,7 @@ test_gate_sealed_keeps_those_who_wait_and_come(void **state)
     gate_close(&g);
     start_held(&comes, &g, a_read(0, 512), 2);
     assert_false(atomic_load(&waits.entered));
+    assert_true(gate_still(&g, clock_ms() + PATIENCE_MS));
     pthread_detach(waits.thread);
     pthread_detach(comes.thread);
 }
@@ -244,8 +245,12 @@ test_gate_sealed_lets_those_inside_finish(void **state)
     gate_seal(&g);
     assert_true(gate_is_held(&g));
     assert_false(gate_drain(&g, clock_ms()));
-    gate_finish(&g, &rq);
+    assert_false(gate_still(&g, clock_ms()));
+    gate_leave(&g, &rq, false); /* it may go on outside */
     assert_true(gate_drain(&g, clock_ms()));
+    assert_false(gate_still(&g, clock_ms()));
+    gate_finish(&g, &rq);
+    assert_true(gate_still(&g, clock_ms()));
     gate_fini(&g);
 }
 
