@@ -32,6 +32,11 @@
  * not asked to serve: its peer, or the network to it, may just have died. */
 #define FRESH_MS 400
 
+/* While too few peers are ready, so much later one more of them is asked: not
+ * all at once, since many hosts that are slow together would be kept so by the
+ * handshakes of each with all others. */
+#define WIDEN_MS 2000
+
 struct peer {
     const struct config_host *host;
     struct link *links[LINKS_MAX]; /* parked or getting there; or NULL */
@@ -48,6 +53,7 @@ struct peers {
     void (*changed)(void *opaque);
     void *opaque;
     atomic_bool interrupted;
+    uint64_t short_since_ms; /* too few are ready; 0: enough.  peers_tend's */
 
     pthread_mutex_t lock;
     struct peer peers[ROUTE_PEERS_MAX]; /* links, serving guarded by lock */
@@ -388,22 +394,49 @@ fill(struct peers *p, struct peer *peer)
     }
 }
 
+static bool
+is_linked(const struct peer *peer)
+{
+    for (size_t i = 0; i < LINKS_MAX; i++)
+        if (peer->links[i])
+            return true;
+    return false;
+}
+
+/* How many more peers may be connected to now. */
+static size_t
+more_peers(const struct peers *p)
+{
+    size_t linked = 0, most = 2 * (size_t)p->lun->standby_peers;
+
+    for (size_t i = 0; i < p->npeers; i++)
+        linked += is_linked(&p->peers[i]);
+    if (p->short_since_ms)
+        most += (clock_ms() - p->short_since_ms) / WIDEN_MS;
+    return most > linked ? most - linked : 0;
+}
+
 /* Links are kept to the first peers until enough of them are ready; those
  * behind are let go, unless they serve us or must be kept. */
 void
 peers_tend(struct peers *p, const struct peers_lun *want, uint64_t keep)
 {
-    size_t ready = 0;
+    size_t ready = 0, more = more_peers(p);
 
     for (size_t i = 0; i < p->npeers; i++) {
         struct peer *peer = &p->peers[i];
+        bool must = peer->serving || (keep >> i & 1);
         struct export_info info;
         char problem[256];
 
-        if (ready >= p->lun->standby_peers && !peer->serving &&
-            !(keep >> i & 1)) {
+        if (!must && ready >= p->lun->standby_peers) {
             drop_links(p, peer);
             continue;
+        }
+        if (!must && !is_linked(peer)) {
+            if (more == 0)
+                continue;
+            more--;
         }
         fill(p, peer);
         pthread_mutex_lock(&p->lock);
@@ -411,6 +444,10 @@ peers_tend(struct peers *p, const struct peers_lun *want, uint64_t keep)
             ready++;
         pthread_mutex_unlock(&p->lock);
     }
+    if (ready >= p->lun->standby_peers)
+        p->short_since_ms = 0;
+    else if (!p->short_since_ms)
+        p->short_since_ms = clock_ms();
 }
 
 /* ---- sessions ---------------------------------------------------------- */

@@ -17,6 +17,7 @@
 
 #define HOSTS 4 /* we are the first; peer 0 is host b, half way round */
 #define PEERS (HOSTS - 1)
+#define MANY  16
 #define GIB   (UINT64_C(1) << 30)
 
 /* ---- links -------------------------------------------------------------- */
@@ -27,13 +28,14 @@ struct link {
 };
 
 static struct {
-    struct link_status says[HOSTS]; /* every link to the host's status */
+    struct link_status says[MANY]; /* every link to the host's status */
     int go_result;
     int join_result;      /* of link_go_begin, by and by */
     uint64_t join_size;   /* that those links tell, if not 0 */
     struct link *used[2]; /* what session_run came to, each once */
     unsigned nused;
-    unsigned links[HOSTS]; /* how many there are */
+    unsigned links[MANY]; /* how many there are */
+    uint64_t later_ms;    /* the clock is ahead */
     unsigned waited_alone; /* destroyed before the others were told to end */
     unsigned told_to_end, gos;
     char go_name[EXPORT_NAME_MAX + 1];
@@ -50,6 +52,28 @@ int __wrap_link_go_begin(struct link *k, const char *name,
 int __wrap_link_go_result(struct link *k);
 int __wrap_link_run(struct link *k, struct link_command *c, bool *sent);
 void __wrap_link_break(struct link *k);
+
+int __real_clock_gettime(clockid_t id, struct timespec *ts);
+int __wrap_clock_gettime(clockid_t id, struct timespec *ts);
+
+int
+__wrap_clock_gettime(clockid_t id, struct timespec *ts)
+{
+    int r = __real_clock_gettime(id, ts);
+
+    ts->tv_sec += (time_t)(t.later_ms / 1000);
+    return r;
+}
+
+static unsigned
+linked_hosts(void)
+{
+    unsigned n = 0;
+
+    for (size_t i = 0; i < MANY; i++)
+        n += t.links[i] > 0;
+    return n;
+}
 
 static size_t
 host_of(const struct link *k)
@@ -215,8 +239,6 @@ is_ready(int peer)
 
 /* ---- whom we lean on ---------------------------------------------------- */
 
-#define MANY 16
-
 /* The index in the configuration of the host's nth peer, of as many. */
 static size_t
 nth_peer(size_t self, size_t n, int nth)
@@ -251,6 +273,47 @@ test_peers_neighbours_lean_on_different_distant_hosts(void **state)
         assert_int_equal(nth_peer(self, MANY, 1), (self + 4) % MANY);
         assert_int_equal(nth_peer(self, MANY, 2), (self + 12) % MANY);
     }
+}
+
+static void
+test_peers_few_at_a_time_are_asked_while_none_is_ready(void **state)
+{
+    static char name[MANY][2];
+    struct config_host many[MANY];
+    const struct config_host *all[MANY];
+    struct config config = {.hosts = many, .nhosts = MANY, .self = many};
+    struct config_lun one = lun;
+    struct peers *p;
+
+    (void)state;
+    one.hosts = all;
+    one.nhosts = MANY;
+    for (size_t i = 0; i < MANY; i++) {
+        name[i][0] = (char)('a' + i);
+        many[i] = (struct config_host){.name = name[i],
+                                       .number = (unsigned)i + 1,
+                                       .addresses = addresses,
+                                       .naddresses = 1};
+        all[i] = &many[i];
+        t.says[i] = (struct link_status){.state = LINK_CONNECTING};
+    }
+    p = peers_create(&config, &one, "main", NULL, nothing, NULL);
+    peers_tend(p, &want, 0);
+    peers_tend(p, &want, 0);
+    assert_int_equal(linked_hosts(), 4);
+    t.later_ms = 3 * 2000;
+    peers_tend(p, &want, 0);
+    assert_int_equal(linked_hosts(), 7);
+    /* those that must are asked at once */
+    peers_tend(p, &want, UINT64_C(1) << 14);
+    assert_int_equal(linked_hosts(), 8);
+    /* who is ready stays, although those before are not */
+    for (int i = 5; i < 7; i++)
+        t.says[peers_host(p, i) - many] = parked();
+    peers_tend(p, &want, 0);
+    peers_tend(p, &want, 0);
+    assert_int_equal(linked_hosts(), 7);
+    peers_destroy(p);
 }
 
 static void
@@ -635,6 +698,7 @@ main(void)
         TEST(test_peers_connections_end_together),
         TEST(test_peers_failures_are_counted_for_each_peer),
         TEST(test_peers_neighbours_lean_on_different_distant_hosts),
+        TEST(test_peers_few_at_a_time_are_asked_while_none_is_ready),
         TEST(test_peers_each_host_is_once_the_nth_of_another),
     };
 
