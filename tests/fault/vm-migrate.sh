@@ -152,7 +152,7 @@ fi
 if [[ -n ${VM_HOST[2]-} ]]; then
     for case in both-local a-redirected b-redirected; do
         at_most "downtime, $case, against that of qemu-nbd" \
-            "$(median "$case" 1 3)" "$(($(median both-local 2 3) * 3 / 2))"
+            "$(median "$case" 1 3)" "$(($(median "$case" 2 3) * 3 / 2))"
     done
     vm_end 2 a
 fi
