@@ -47,9 +47,9 @@ threads() {
     awk '$1 == "Threads:" { print $2 }' "/proc/${LAB_PID[$1]}/status"
 }
 
-# connections NAME HOST [PORT] - over TCP
+# connections NAME HOST WHICH - over TCP; WHICH as ss filters them
 connections() {
-    in_host "$2" ss -Htnp state established "dport = :$3" |
+    in_host "$2" ss -Htnp state established "$3" |
         grep -c "pid=${LAB_PID[$1]},"
 }
 
@@ -84,14 +84,15 @@ cost() {
             END { printf "%.1f", sum / NR / s }')
         diag "$kind: CPU $used ms/s, memory $(mean memory "$kind") KiB," \
             "threads $(mean threads "$kind")," \
-            "to the SAN $(mean connections "$kind" 3260)," \
-            "to peers $(mean connections "$kind" "$(lab_port)")"
+            "to the SAN $(mean connections "$kind" "dport = :3260")," \
+            "to peers $(mean connections "$kind" "dport = :$(lab_port)")," \
+            "from peers $(mean connections "$kind" "sport = :$(lab_port)")"
     done
     diag "tgtd: CPU $(cpu tgtd) ms since it began"
 }
 
 most_to_peers() {
-    mean connections plugin "$(lab_port)" | cut -d' ' -f2
+    mean connections plugin "dport = :$(lab_port)" | cut -d' ' -f2
 }
 
 # ---- what happens --------------------------------------------------------------

@@ -47,8 +47,8 @@ start_hosts
 printf 'label: gpt\nstart=2048,size=%s\nsize=%s\n' "$((PART_MIB * 2048))" \
     "$((PART_MIB * 2048))" >"$LAB_DIR/table"
 truncate -s "$LAB_LUN_SIZE" "$LAB_DIR/image"
-sfdisk -q "$LAB_DIR/image" <"$LAB_DIR/table" >>"$LAB_DIR/log/sfdisk" 2>&1 &&
-    nbdcopy "$LAB_DIR/image" "$(uri c)" || lab_failed "no partition table"
+{ sfdisk -q "$LAB_DIR/image" <"$LAB_DIR/table" >>"$LAB_DIR/log/sfdisk" 2>&1 &&
+    nbdcopy "$LAB_DIR/image" "$(uri c)"; } || lab_failed "no partition table"
 start2=$(((1 + PART_MIB) << 20))
 # reads less than a block at a time itself, which the plugin does not take
 part_start a one "partition blocksize" partition=1 minblock=512

@@ -122,9 +122,10 @@ vm_launch() {
 # Both ends of each pipe are open for good, so that nobody waits in an open.
 declare -A VM_PIPE
 vm_open() {
-    local fd end
+    local fd end old
     for end in qmp.in qmp.out load.in; do
-        [[ -z ${VM_PIPE[$1-$2-$end]-} ]] || exec {VM_PIPE[$1-$2-$end]}>&-
+        old=${VM_PIPE[$1-$2-$end]-}
+        [[ -z $old ]] || exec {old}>&-
         exec {fd}<>"$LAB_RUN/vm-$1-$2.$end"
         VM_PIPE[$1-$2-$end]=$fd
     done
@@ -135,6 +136,7 @@ qmp() {
     local line id=${EPOCHREALTIME/[.,]/}
     printf '{"execute": "%s", "arguments": %s, "id": %s}\n' "$3" \
         "${4-{\}}" "$id" >&"${VM_PIPE[$1-$2-qmp.in]}"
+    # shellcheck disable=SC2031 # an index
     while read -rt 30 line <&"${VM_PIPE[$1-$2-qmp.out]}"; do
         [[ $line == *"\"id\": $id"* ]] || continue # events, the greeting
         jq -ce .return <<<"$line" && return
@@ -274,7 +276,9 @@ vm_migrate() {
         return 1
     fi
     answer=$(qmp "$vm" "$from" query-migrate)
+    # shellcheck disable=SC2034 # for the caller
     VM_DOWNTIME=$(jq .downtime <<<"$answer")
+    # shellcheck disable=SC2034
     VM_MIGRATION=$(jq '."total-time"' <<<"$answer")
     VM_HOST[$vm]=$to
     vm_leave "$vm" "$from"
