@@ -271,7 +271,8 @@ deps:
 format:
 	clang-format -i $(wildcard */*.[ch] tests/*/*.[ch])
 shellcheck:
-	shellcheck $(wildcard tests/*/*.sh tests/lab/*/*.sh) tests/run-one tests/demo/demo \
+	shellcheck $(wildcard tests/*/*.sh tests/lab/*/*.sh) tests/run-one \
+	  tests/run-faults tests/lib/vm-init tests/demo/demo \
 	  tests/bench/bench deploy/install-deps deploy/install-units \
 	  deploy/detour-pki deploy/check_detour deploy/completion/detourctl .ci/run
 clean:
