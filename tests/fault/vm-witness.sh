@@ -36,6 +36,7 @@ vm_expect_io 1 20000
 vm_mark 1 other-data
 stall=$(vm_stall 1 still)
 check "a standstill of 5 s is measured ($stall ms)" test "$stall" -ge 4000
+at_most "and not exaggerated" "$stall" 8000
 check "a task that hangs is told" within 10000 \
     grep -q 'blocked for more than' "$console"
 
