@@ -102,7 +102,7 @@ found ghost 20 "$old"
 found orphan 20 "$old"
 found elsewhere 50 "written for another place: found .*, elsewhere: "
 found swap 50 "written for another place: found .*, elsewhere: "
-found corrupt 50 "written by nobody: found .*, damaged: .* but for byte"
+found corrupt 50 "written by nobody: found" # "damaged", if not in its head
 found stale 50 "$old"
 found read-bit 50 "written by nobody: found"
 found zero 5 "$old"
