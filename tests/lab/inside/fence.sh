@@ -23,7 +23,7 @@ load_start a --rate 50 --depth 4
 load_start c --rate 50 --depth 4
 heal_path a 1
 check "multipathd puts the path back" within 5000 dm_active a 2
-check "a is registered on it too" within 5000 registrations_are a 2
+expect_registered a 2 5000
 expect_io a 5000
 is "a is local" "$(route_of a)" local
 

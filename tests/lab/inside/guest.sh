@@ -36,7 +36,7 @@ within() {
     shift
     until "$@" >/dev/null 2>&1; do
         (($(now_ms) < end)) || return 1
-        nap 100
+        nap 250
     done
     return 0
 }
@@ -285,6 +285,19 @@ registrations() {
 
 registrations_are() {
     [[ $(registrations "$1") == "$2" ]]
+}
+
+# expect_registered HOST N MS - a check that it is on N nexuses.
+expect_registered() {
+    if within "$3" registrations_are "$1" "$2"; then
+        pass "$1 is registered on $2 paths"
+    else
+        fail "$1 is registered on $2 paths within $3 ms" \
+            "its key: $(key_of "$1")"$'\n'"$(
+                cat "$TARGET/core/fileio_0/lun1/pr/res_pr_registered_i_pts"
+                dmsetup status
+            )"
+    fi
 }
 
 # path_failures - how often dm has failed a path since the guest started.
