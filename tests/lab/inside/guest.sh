@@ -61,6 +61,7 @@ lab_leave() {
 lab_up() {
     local h
     san_up || lab_failed "the SAN does not come up"
+    within 5000 keys_clear || lab_failed "the LUN keeps old keys"
     for h in "${LAB_HOSTS[@]}"; do
         LAB_DEVICE[$h]=$(host_device "$h")
         host_config "$h"
@@ -271,6 +272,17 @@ dm_active() {
 keys() {
     sed -n 's/.* Key: \(0x[0-9a-f]*\) .*/\1/p' \
         "$TARGET/core/fileio_0/lun1/pr/res_pr_registered_i_pts"
+}
+
+# keys_clear - what the scenario before left: with a key of before a path that
+# was not registered anew may write all the same.
+keys_clear() {
+    local disk
+    disk=/dev/$(path_name c 1)
+    [[ ! $(keys) ]] && return
+    sg_persist --out --register-ignore --param-sark=0x1 "$disk" &&
+        sg_persist --out --clear --param-rk=0x1 "$disk"
+    [[ ! $(keys) ]]
 }
 
 # key_of HOST - that its plugin has, as keys prints it.
