@@ -371,6 +371,17 @@ test_link_tls_server_that_closes_amid_tls_is_tried_again(void **state)
 
 /* ---- a server that is stopped or killed ---- */
 
+/* Until all of its threads stand still. */
+static void
+freeze(const struct fixture *f)
+{
+    int status;
+
+    assert_int_equal(kill(f->pid, SIGSTOP), 0);
+    assert_int_equal(waitpid(f->pid, &status, WUNTRACED), f->pid);
+    assert_true(WIFSTOPPED(status));
+}
+
 static void
 test_link_tls_stopped_server_go_ends_at_deadline(void **state)
 {
@@ -380,7 +391,7 @@ test_link_tls_stopped_server_go_ends_at_deadline(void **state)
     serve(f, "good", NULL);
     f->link = link_at(&f->opt);
     eventually(status_of(f->link).would_serve);
-    kill(f->pid, SIGSTOP);
+    freeze(f);
     assert_int_equal(link_go(f->link, "disk", clock_ms() + 300), -ETIMEDOUT);
     assert_int_equal(state_of(f->link), LINK_DEAD);
 }
@@ -394,7 +405,7 @@ test_link_tls_stopped_server_info_reconnects(void **state)
     serve(f, "good", NULL);
     f->link = link_at(&f->opt);
     eventually(status_of(f->link).would_serve);
-    kill(f->pid, SIGSTOP);
+    freeze(f);
     eventually(strstr(status_of(f->link).error, "NBD_OPT_INFO"));
     assert_int_equal(state_of(f->link), LINK_CONNECTING);
     kill(f->pid, SIGCONT);
@@ -439,7 +450,7 @@ test_link_tls_stopped_server_break_ends_commands(void **state)
     struct job j[JOBS];
 
     start_slow_jobs(f, j);
-    kill(f->pid, SIGSTOP);
+    freeze(f);
     link_break(f->link);
     for (int i = 0; i < JOBS; i++) {
         job_end(&j[i]);
@@ -456,7 +467,7 @@ test_link_tls_stopped_server_destroy_is_quick(void **state)
 
     serve(f, "good", NULL);
     f->link = live_link(&f->opt);
-    kill(f->pid, SIGSTOP);
+    freeze(f);
     start_ms = clock_ms();
     link_destroy(f->link);
     f->link = NULL;
