@@ -1,77 +1,26 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Parked connections to peers, and sessions made from them.
+/* Connections to peers that stand by: who, how many, and what they say.
  *
  * Threads: the router tends, opens and closes; workers run commands on a
  * session; the status socket reports.  lock guards the table of links, not
  * what the links do, and is never held while one is destroyed.
  */
-#include "plugin/peers.h"
-
 #include <errno.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/clock.h"
 #include "common/log.h"
-
-#define LINKS_MAX 16
+#include "plugin/peers_impl.h"
 
 /* NBD proto.md, "Transmission flags" */
-#define NBD_READ_ONLY   0x0002u
-#define NBD_SEND_TRIM   0x0020u
-#define NBD_SEND_ZEROES 0x0040u
-
-/* What an NBD server takes that does not tell: proto.md, "Block size
- * constraints". */
-#define MAX_IO_UNTOLD (32u << 20)
-
-/* A parked connection whose NBD_OPT_INFO has been unanswered for this long is
- * not asked to serve: its peer, or the network to it, may just have died. */
-#define FRESH_MS 400
+#define NBD_READ_ONLY 0x0002u
 
 /* While too few peers are ready, so much later one more of them is asked: not
  * all at once, since many hosts that are slow together would be kept so by the
  * handshakes of each with all others. */
 #define WIDEN_MS 2000
-
-struct peer {
-    const struct config_host *host;
-    struct link *links[LINKS_MAX]; /* parked or getting there; or NULL */
-    bool serving;    /* a session of ours is open to it: ask it oftener */
-    bool mismatched; /* it serves another LUN: said once */
-    struct link_failures failures; /* of all its links since the start */
-};
-
-struct peers {
-    const struct config_lun *lun;
-    const char *tls_dir;
-    char client[EXPORT_WORD_MAX];
-    char info_name[EXPORT_NAME_MAX + 1];
-    void (*changed)(void *opaque);
-    void *opaque;
-    atomic_bool interrupted;
-    uint64_t short_since_ms; /* too few are ready; 0: enough.  peers_tend's */
-
-    pthread_mutex_t lock;
-    struct peer peers[ROUTE_PEERS_MAX]; /* links, serving guarded by lock */
-    size_t npeers;
-    struct link *going; /* inside link_go; guarded by lock */
-};
-
-struct session {
-    struct peers *peers;
-    struct peer *peer;
-    struct link *links[LINKS_MAX]; /* the first nlinks; those are fixed */
-    atomic_size_t nlinks;          /* at least 1, and grows */
-    struct session_limits limits;  /* fixed while open */
-    /* router only: asked for GO and not answered when it was opened */
-    struct link *joining[LINKS_MAX];
-    size_t njoining;
-    atomic_uint turn;
-};
 
 /* ---- the table --------------------------------------------------------- */
 
@@ -145,8 +94,8 @@ peers_create(const struct config *cfg, const struct config_lun *lun,
 }
 
 /* All at once: each may take its time over the farewell.  NULL is fine. */
-static void
-end_links(struct link **links, size_t n)
+void
+peers_end_links(struct link **links, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         if (links[i])
@@ -165,7 +114,7 @@ drop_links(struct peers *p, struct peer *peer)
     memcpy(old, peer->links, sizeof old);
     memset(peer->links, 0, sizeof peer->links);
     pthread_mutex_unlock(&p->lock);
-    end_links(old, LINKS_MAX);
+    peers_end_links(old, LINKS_MAX);
 }
 
 void
@@ -210,9 +159,9 @@ peers_find(const struct peers *p, const char *host)
 /* ---- what a peer says -------------------------------------------------- */
 
 /* Why a link cannot be used now, for people; NULL: it can. */
-static const char *
-link_problem(const struct link_status *st, const struct peers_lun *want,
-             struct export_info *info, uint64_t now_ms)
+const char *
+peers_link_problem(const struct link_status *st, const struct peers_lun *want,
+                   struct export_info *info, uint64_t now_ms)
 {
     memset(info, 0, sizeof *info);
     if (st->state != LINK_PARKED)
@@ -278,7 +227,7 @@ look_locked(struct peers *p, struct peer *peer, const struct peers_lun *want,
         if (!peer->links[i])
             continue;
         link_get_status(peer->links[i], &st);
-        why = link_problem(&st, want, &said, now);
+        why = peers_link_problem(&st, want, &said, now);
         if (st.state == LINK_PARKED && st.would_serve)
             warn_mismatch(p, peer, &said, &st, want);
         if (why && !ready)
@@ -325,7 +274,7 @@ peers_learn(struct peers *p, const struct peers_lun *want, uint64_t *size,
             if (!p->peers[i].links[j])
                 continue;
             link_get_status(p->peers[i].links[j], &st);
-            if (link_problem(&st, want, &info, clock_ms()) == NULL) {
+            if (peers_link_problem(&st, want, &info, clock_ms()) == NULL) {
                 *size = st.size;
                 *block_size = st.block_min;
                 found = true;
@@ -448,324 +397,6 @@ peers_tend(struct peers *p, const struct peers_lun *want, uint64_t keep)
         p->short_since_ms = 0;
     else if (!p->short_since_ms)
         p->short_since_ms = clock_ms();
-}
-
-/* ---- sessions ---------------------------------------------------------- */
-
-static int
-format_go(const struct peers *p, const struct peers_request *rq, bool fence,
-          char *buf)
-{
-    struct export_name name = {.generation = rq->generation};
-
-    snprintf(name.lun, sizeof name.lun, "%s", p->lun->name);
-    snprintf(name.client, sizeof name.client, "%s", p->client);
-    snprintf(name.id, sizeof name.id, "%s", rq->id);
-    for (size_t i = 0; fence && i < rq->nfence; i++)
-        snprintf(name.fence[name.nfence++], EXPORT_WORD_MAX, "%s",
-                 rq->fence[i]->name);
-    return export_name_format(&name, buf);
-}
-
-/* errors: as link_go; -ESHUTDOWN interrupted; -ESTALE smaller than ours now */
-static int
-go(struct peers *p, struct link *k, const char *name,
-   const struct peers_request *rq)
-{
-    struct link_status st;
-    bool stop;
-    int r;
-
-    pthread_mutex_lock(&p->lock);
-    p->going = k;
-    stop = atomic_load(&p->interrupted);
-    pthread_mutex_unlock(&p->lock);
-    r = stop ? -ESHUTDOWN : link_go(k, name, rq->deadline_ms);
-    pthread_mutex_lock(&p->lock);
-    p->going = NULL;
-    pthread_mutex_unlock(&p->lock);
-    if (r < 0)
-        return r;
-    link_get_status(k, &st);
-    if (st.size >= rq->size)
-        return 0;
-    link_break(k);
-    return -ESTALE;
-}
-
-static void
-say_why(struct link *k, int r, char *why, size_t len)
-{
-    struct link_status st;
-
-    link_get_status(k, &st);
-    if (r == -EACCES && st.refusal[0])
-        snprintf(why, len, "refused: %s", st.refusal);
-    else if (st.error[0])
-        snprintf(why, len, "%s", st.error);
-    else
-        snprintf(why, len, "%s", strerror(-r));
-}
-
-static struct session_limits
-limits_of(const struct link_status *st)
-{
-    uint32_t most = st->block_max;
-
-    return (struct session_limits){
-        .size = st->size,
-        .max_io = most != 0 && most < MAX_IO_UNTOLD ? most : MAX_IO_UNTOLD,
-        .can_trim = st->flags & NBD_SEND_TRIM,
-        .can_zero = st->flags & NBD_SEND_ZEROES,
-    };
-}
-
-/* Link i of peer has answered GO: the first of s. */
-static void
-take_first(struct peers *p, struct peer *peer, size_t i, struct session *s)
-{
-    struct link_status st;
-
-    link_get_status(peer->links[i], &st);
-    s->limits = limits_of(&st);
-    pthread_mutex_lock(&p->lock);
-    s->links[0] = peer->links[i];
-    s->nlinks = 1;
-    peer->links[i] = NULL;
-    peer->serving = true;
-    pthread_mutex_unlock(&p->lock);
-}
-
-/* Ask link i of peer for GO; it joins s when it has answered. */
-static void
-let_join(struct peers *p, struct peer *peer, size_t i, struct session *s,
-         const struct peers_request *rq)
-{
-    char name[EXPORT_NAME_MAX + 1];
-
-    if (format_go(p, rq, false, name) < 0 ||
-        link_go_begin(peer->links[i], name, rq->deadline_ms) < 0)
-        return;
-    pthread_mutex_lock(&p->lock);
-    s->joining[s->njoining++] = peer->links[i];
-    peer->links[i] = NULL;
-    pthread_mutex_unlock(&p->lock);
-}
-
-/* Can a connection that joins do all that was told of s? */
-static bool
-fits(const struct session *s, const struct link_status *st)
-{
-    struct session_limits its = limits_of(st);
-
-    return st->state == LINK_LIVE && its.size >= s->limits.size &&
-           its.max_io >= s->limits.max_io &&
-           its.can_trim >= s->limits.can_trim &&
-           its.can_zero >= s->limits.can_zero;
-}
-
-void
-session_grow(struct session *s)
-{
-    size_t left = 0;
-
-    for (size_t i = 0; i < s->njoining; i++) {
-        struct link *k = s->joining[i];
-        struct link_status st;
-
-        if (link_go_result(k) == -EINPROGRESS) {
-            s->joining[left++] = k;
-            continue;
-        }
-        link_get_status(k, &st);
-        if (fits(s, &st)) {
-            s->links[s->nlinks] = k;
-            s->nlinks++; /* from here on others use it */
-        } else {
-            log_info("lun %s: another connection to %s does not join: %s",
-                     s->peers->lun->name, s->peer->host->name,
-                     st.error[0]     ? st.error
-                     : st.refusal[0] ? st.refusal
-                                     : "it serves something else");
-            link_destroy(k);
-        }
-    }
-    s->njoining = left;
-}
-
-int
-peers_open(struct peers *p, const struct peers_request *rq,
-           struct session **out, char *why, size_t whylen)
-{
-    struct peer *peer = &p->peers[rq->peer];
-    struct peers_lun want = {.size = rq->size, .readonly = true};
-    struct session *s = calloc(1, sizeof *s);
-    char name[EXPORT_NAME_MAX + 1];
-    int r, first = -ENOTCONN;
-
-    if (!s)
-        return -ENOMEM;
-    s->peers = p;
-    s->peer = peer;
-    snprintf(want.id, sizeof want.id, "%s", rq->id);
-    snprintf(why, whylen, "no connection is ready");
-    for (size_t i = 0;
-         i < LINKS_MAX && s->nlinks + s->njoining < p->lun->connections; i++) {
-        struct export_info info;
-        struct link_status st;
-
-        if (!peer->links[i])
-            continue;
-        link_get_status(peer->links[i], &st);
-        if (link_problem(&st, &want, &info, clock_ms()))
-            continue;
-        if (s->nlinks > 0) {
-            let_join(p, peer, i, s, rq);
-            continue;
-        }
-        r = format_go(p, rq, true, name);
-        if (r == 0)
-            r = go(p, peer->links[i], name, rq);
-        if (r == 0) {
-            take_first(p, peer, i, s);
-            continue;
-        }
-        first = r;
-        say_why(peer->links[i], r, why, whylen);
-        if (r == -EACCES || r == -ESHUTDOWN)
-            break; /* the peer said no: its other connections will too */
-    }
-    if (s->nlinks == 0) {
-        free(s);
-        return first;
-    }
-    *out = s;
-    return 0;
-}
-
-struct link *
-peers_take(struct peers *p, const struct peers_request *rq,
-           char name[EXPORT_NAME_MAX + 1])
-{
-    struct peer *peer = &p->peers[rq->peer];
-    struct peers_lun want = {.size = rq->size, .readonly = true};
-    struct link *k = NULL;
-
-    snprintf(want.id, sizeof want.id, "%s", rq->id);
-    if (format_go(p, rq, false, name) < 0)
-        return NULL;
-    pthread_mutex_lock(&p->lock);
-    for (size_t i = 0; i < LINKS_MAX && !k; i++) {
-        struct export_info info;
-        struct link_status st;
-
-        if (!peer->links[i])
-            continue;
-        link_get_status(peer->links[i], &st);
-        if (link_problem(&st, &want, &info, clock_ms()))
-            continue;
-        k = peer->links[i];
-        peer->links[i] = NULL;
-    }
-    pthread_mutex_unlock(&p->lock);
-    return k;
-}
-
-bool
-peers_answers(struct peers *p, int peer)
-{
-    uint64_t now = clock_ms();
-    bool answers;
-
-    pthread_mutex_lock(&p->lock);
-    answers = p->peers[peer].serving;
-    for (size_t i = 0; i < LINKS_MAX && !answers; i++) {
-        struct link_status st;
-
-        if (!p->peers[peer].links[i])
-            continue;
-        link_get_status(p->peers[peer].links[i], &st);
-        answers = st.state == LINK_PARKED && st.info_ms != 0 &&
-                  !(st.info_sent_ms && now > st.info_sent_ms + FRESH_MS);
-    }
-    pthread_mutex_unlock(&p->lock);
-    return answers;
-}
-
-void
-peers_interrupt(struct peers *p)
-{
-    pthread_mutex_lock(&p->lock);
-    atomic_store(&p->interrupted, true);
-    if (p->going)
-        link_break(p->going);
-    pthread_mutex_unlock(&p->lock);
-}
-
-const struct session_limits *
-session_limits(const struct session *s)
-{
-    return &s->limits;
-}
-
-int
-session_run(struct session *s, struct link_command *c, bool *sent)
-{
-    unsigned turn =
-        atomic_fetch_add_explicit(&s->turn, 1, memory_order_relaxed);
-
-    return link_run(s->links[turn % s->nlinks], c, sent);
-}
-
-bool
-session_broken(struct session *s, char *why, size_t whylen)
-{
-    for (size_t i = 0; i < s->nlinks; i++) {
-        struct link_status st;
-
-        link_get_status(s->links[i], &st);
-        if (st.state == LINK_LIVE)
-            continue;
-        snprintf(why, whylen, "connection to %s lost: %s", s->peer->host->name,
-                 st.error[0] ? st.error : "closed");
-        return true;
-    }
-    return false;
-}
-
-uint64_t
-session_oldest_ms(struct session *s)
-{
-    uint64_t oldest = 0;
-
-    for (size_t i = 0; i < s->nlinks; i++) {
-        uint64_t t = link_oldest_ms(s->links[i]);
-
-        if (t && (oldest == 0 || t < oldest))
-            oldest = t;
-    }
-    return oldest;
-}
-
-void
-session_break(struct session *s)
-{
-    for (size_t i = 0; i < s->nlinks; i++)
-        link_break(s->links[i]);
-}
-
-void
-session_close(struct session *s)
-{
-    if (!s)
-        return;
-    pthread_mutex_lock(&s->peers->lock);
-    s->peer->serving = false;
-    pthread_mutex_unlock(&s->peers->lock);
-    for (size_t i = 0; i < s->njoining; i++)
-        s->links[s->nlinks++] = s->joining[i];
-    end_links(s->links, s->nlinks);
-    free(s);
 }
 
 /* ---- status ------------------------------------------------------------ */
