@@ -44,8 +44,7 @@ look_at_map(struct found *d, const char *path)
 
     /* not as it was configured: what the kernel does now */
     if (stat(path, &st) == 0 && S_ISBLK(st.st_mode) &&
-        sysfs_name(st.st_rdev, d->name) == 0 &&
-        dm_read(st.st_rdev, &map) == 0)
+        sysfs_name(st.st_rdev, d->name) == 0 && dm_read(st.st_rdev, &map) == 0)
         d->queues = map.queues;
 }
 
@@ -242,12 +241,13 @@ check_devices(struct check *k)
             continue; /* iscsi: those who are logged in tell */
         told = look_in_child(l, k->config->cluster_number, &d);
         if (d.queues)
-            check_add(k, CHECK_PROBLEM, l->name,
-                      "no_path_retry fail in multipath.conf; for now: "
-                      "multipathd disablequeueing map NAME",
-                      "the kernel's map of %s has queue_if_no_path now: "
-                      "without paths I/O hangs in it",
-                      l->device);
+            check_add(
+                k, CHECK_PROBLEM, l->name,
+                "no_path_retry fail in multipath.conf; for now: "
+                "multipathd disablequeueing map NAME",
+                "the kernel's map of %s has queue_if_no_path now: "
+                "without paths I/O waits in it until detour has it failed",
+                l->device);
         if (told == 2)
             judge_device(k, &k->luns[i], &d);
         else

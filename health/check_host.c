@@ -36,13 +36,14 @@ static const struct sysctl {
      "a task that waits for a dead path brings the whole host down, with "
      "every VM on it",
      "sysctl kernel.hung_task_panic=0, and in /etc/sysctl.d"},
-    {"kernel/io_uring_disabled", "2", CHECK_PROBLEM,
-     "detour reaches block devices and files by io_uring, which nobody may "
-     "use",
+    {"kernel/io_uring_disabled", "2", CHECK_WARNING,
+     "nobody may use io_uring: threads do its work for block devices and "
+     "files, at more CPU time for each request",
      "sysctl kernel.io_uring_disabled=1 (or 0), and in /etc/sysctl.d"},
     {"kernel/io_uring_disabled", "1", CHECK_NOTE,
-     "only privileged processes may use io_uring: detour must run as root, "
-     "or its group be named in kernel.io_uring_group",
+     "only privileged processes may use io_uring: others do its work with "
+     "threads, at more CPU time; run detour as root, or name its group in "
+     "kernel.io_uring_group",
      ""},
 };
 

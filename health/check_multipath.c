@@ -199,13 +199,12 @@ judge_queueing(struct check *k, const char *lun, struct settings *s)
     if (strcmp(retry, "queue") == 0)
         check_add(k, CHECK_PROBLEM, lun, FAIL_ADVICE,
                   "multipath.conf: no_path_retry queue in %s: without paths "
-                  "I/O waits in the kernel, where nothing can take it "
-                  "elsewhere",
+                  "I/O waits in the kernel until detour has it failed",
                   scopes[scope]);
     else if (!retry[0] && strstr(features, "queue_if_no_path"))
         check_add(k, CHECK_PROBLEM, lun, FAIL_ADVICE,
                   "multipath.conf: features \"%s\" in %s: without paths I/O "
-                  "waits in the kernel for ever",
+                  "waits in the kernel until detour has it failed",
                   features, scopes[fscope]);
     else if (atoi(retry) > 0)
         check_add(k, CHECK_WARNING, lun, FAIL_ADVICE,

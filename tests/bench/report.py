@@ -239,7 +239,7 @@ def machine():
              ("nbd-server", "-V"), ("stunnel4", "-version"),
              ("fio", "--version"), ("openssl", "version")]
     return {"date": datetime.date.today().isoformat(), "cpu": cpu,
-            "cpus": os.cpu_count(), "kernel": platform.release(),
+            "cpus": os.cpu_count(), "kernel": platform.release().split("-")[0],
             "versions": [v for v in (version(*t) for t in tools) if v]}
 
 
