@@ -30,6 +30,8 @@
 #include "plugin/request.h"
 #include "plugin/router.h"
 
+#define QUIT_S 1 /* nbdkit may take so long when it is told to quit */
+
 /* -D detour.log=1: debug lines too */
 NBDKIT_DLL_PUBLIC int detour_debug_log;
 
@@ -43,6 +45,8 @@ static struct control *control;
 static char *control_path;
 static pthread_t quit_watcher, end_watcher;
 static bool have_quit_watcher;
+static pthread_mutex_t end_lock = PTHREAD_MUTEX_INITIALIZER;
+static bool handing_over; /* guarded by end_lock */
 /* by themselves */
 static sem_t end_asked;
 static atomic_bool cleaning;
@@ -279,7 +283,10 @@ watch_quit(void *opaque)
     (void)opaque;
     while (nbdkit_nanosleep(3600, 0) == 0)
         ;
-    router_close(router);
+    pthread_mutex_lock(&end_lock);
+    if (!handing_over) /* or the router ends already */
+        router_close(router);
+    pthread_mutex_unlock(&end_lock);
     return NULL;
 }
 
@@ -298,6 +305,30 @@ static const int end_signals[] = {SIGTERM, SIGINT, SIGHUP};
 #define END_SIGNALS (sizeof end_signals / sizeof end_signals[0])
 static struct sigaction nbdkits_own[END_SIGNALS];
 
+static void
+hand_over(void)
+{
+    pthread_mutex_lock(&end_lock);
+    handing_over = true;
+    pthread_mutex_unlock(&end_lock);
+    control_stop(control);
+    request_hand_over();
+    router_hand_over(router);
+    _exit(EXIT_SUCCESS);
+}
+
+/* false: nbdkit has not come to our cleanup by deadline. */
+static bool
+wait_for_cleanup(const struct timespec *deadline)
+{
+    while (!atomic_load(&cleaning)) {
+        if (sem_clockwait(&end_asked, CLOCK_MONOTONIC, deadline) < 0 &&
+            errno == ETIMEDOUT)
+            return false;
+    }
+    return true;
+}
+
 /* SIGTERM is an upgrade, or a restart by the administrator, and must not be an
  * I/O error to a VM.  But from the moment that nbdkit knows of it, nbdkit
  * answers ESHUTDOWN to all that comes, and waits for ever for clients that ask
@@ -308,6 +339,7 @@ static struct sigaction nbdkits_own[END_SIGNALS];
 static void *
 end_when_asked(void *opaque)
 {
+    struct timespec deadline;
     unsigned n;
 
     (void)opaque;
@@ -316,16 +348,19 @@ end_when_asked(void *opaque)
     if (atomic_load(&cleaning))
         return NULL;
     n = atomic_load(&connections);
-    if (n == 0) {
-        nbdkit_shutdown();
-        return NULL;
+    if (n > 0) {
+        log_info("lun %s: stopping under %u connection%s: what is not answered "
+                 "is left to the successor",
+                 lun->name, n, n == 1 ? "" : "s");
+        hand_over();
     }
-    log_info("lun %s: stopping under %u connection%s: what is not answered is "
-             "left to the successor",
-             lun->name, n, n == 1 ? "" : "s");
-    control_stop(control);
-    router_hand_over(router);
-    _exit(EXIT_SUCCESS);
+    nbdkit_shutdown();
+    /* it waits also for a client that has only begun to talk */
+    clock_gettime(CLOCK_MONOTONIC, &deadline);
+    deadline.tv_sec += QUIT_S;
+    if (!wait_for_cleanup(&deadline))
+        hand_over();
+    return NULL;
 }
 
 static int

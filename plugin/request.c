@@ -58,6 +58,9 @@ struct own {
 
 static pthread_key_t own_key;
 
+static pthread_mutex_t own_lock = PTHREAD_MUTEX_INITIALIZER;
+static bool handed_over; /* guarded by own_lock */
+
 static void
 drop_own(void *opaque)
 {
@@ -65,7 +68,10 @@ drop_own(void *opaque)
 
     if (!o)
         return;
-    lun_queue_destroy(o->queue);
+    pthread_mutex_lock(&own_lock);
+    if (!handed_over) /* or the LUN may be gone */
+        lun_queue_destroy(o->queue);
+    pthread_mutex_unlock(&own_lock);
     orphan_destroy(o->orphan);
     free(o);
 }
@@ -81,6 +87,14 @@ request_thread_fini(void)
 {
     request_thread_end();
     pthread_key_delete(own_key);
+}
+
+void
+request_hand_over(void)
+{
+    pthread_mutex_lock(&own_lock);
+    handed_over = true;
+    pthread_mutex_unlock(&own_lock);
 }
 
 void

@@ -43,6 +43,10 @@ int request_extents(struct router *r, uint64_t offset, uint64_t count,
 int request_thread_init(void);
 void request_thread_fini(void);
 
+/* request_hand_over - before router_hand_over: from here on a thread that ends
+ * leaves what it keeps to the end of the process. */
+void request_hand_over(void);
+
 /* request_thread_end - the calling thread has no more requests for now. */
 void request_thread_end(void);
 

@@ -625,11 +625,12 @@ route_left(struct route *r, bool dirty)
         r->suspect_peers |= bit(r->served_by);
 }
 
-/* A time that has passed was waited for with something else. */
+/* A time that has passed was waited for with something else, which is looked
+ * at as often as everything that is tried again. */
 static uint64_t
-after(uint64_t now_ms, uint64_t then_ms)
+after(const struct route_options *opt, uint64_t now_ms, uint64_t then_ms)
 {
-    return then_ms > now_ms ? then_ms : now_ms + 1;
+    return then_ms > now_ms ? then_ms : now_ms + opt->retry_ms;
 }
 
 uint64_t
@@ -640,7 +641,7 @@ route_next_ms(const struct route *r, const struct route_options *opt,
     case ROUTE_LOCAL:
         if (!view->local_slow)
             return UINT64_MAX;
-        return after(now_ms, r->home_ms + route_hold_down_ms(r, opt));
+        return after(opt, now_ms, r->home_ms + route_hold_down_ms(r, opt));
     case ROUTE_QUEUEING:
         if (still_settling(r, opt, view, now_ms))
             return r->started_ms + opt->settle_ms;
@@ -648,12 +649,12 @@ route_next_ms(const struct route *r, const struct route_options *opt,
                                        : now_ms + opt->retry_ms;
     case ROUTE_REDIRECTED:
         if (r->manual)
-            return r->manual_until_ms ? after(now_ms, r->manual_until_ms)
+            return r->manual_until_ms ? after(opt, now_ms, r->manual_until_ms)
                                       : UINT64_MAX;
         if (view->local_good_ms == 0)
             return UINT64_MAX;
         if (r->latch.shut)
-            return after(now_ms, view->local_good_ms + LATCH_WINDOW_MS);
+            return after(opt, now_ms, view->local_good_ms + LATCH_WINDOW_MS);
         if (return_ms(r, opt, view) > now_ms)
             return return_ms(r, opt, view);
         return now_ms + opt->retry_ms; /* orphans keep us, or no key */

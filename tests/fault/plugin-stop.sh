@@ -52,6 +52,20 @@ check "its connection ends" within 2000 grep -q lost "$LAB_DIR/vm"
 vm_over
 
 start_plugin a
+coproc CALLER {
+    exec python3 -c 'import socket, sys
+s = socket.socket(socket.AF_UNIX)
+s.connect(sys.argv[1])
+s.recv(1)
+print("greeted", flush=True)
+sys.stdin.read()' "$(socket a)"
+}
+read -r -t 10 -u "${CALLER[0]}" line
+is "somebody calls and says nothing" "$line" greeted
+stops "under a caller who says nothing"
+kill -KILL "$CALLER_PID"
+
+start_plugin a
 load_start a --keep-on-loss --depth 16
 expect_io a 5000
 stops "under load"

@@ -1205,6 +1205,8 @@ test_route_slow_paths_and_slow_peers_change_nothing(void **state)
         w.now += 10000;
         assert_int_equal(step(&w, ROUTE_EV_TICK, SELF), NOTHING);
         assert_int_equal(w.r.phase, LOCAL);
+        assert_true(route_next_ms(&w.r, &w.opt, &w.view, w.now) >=
+                    w.now + w.opt.retry_ms);
     }
     assert_int_equal(w.r.hold_down_ms, w.opt.failback_after_ms);
 
