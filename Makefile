@@ -8,6 +8,8 @@
 VERSION  := 0.1.0
 PREFIX   ?= /usr/local
 BUILD    ?= build
+# One name for one folder, or its dependency files would name other objects.
+override BUILD := $(patsubst $(CURDIR)/%,%,$(abspath $(BUILD)))
 ifeq ($(origin CC),default) # make has one of its own
 CC       := gcc
 endif
