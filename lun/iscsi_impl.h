@@ -61,6 +61,11 @@
  * takes: each one that is lost costs the session, and fencing that costs the
  * next reset where the target has no PREEMPT AND ABORT. */
 #define ISCSI_DOUBT_MS 5000
+/* Before a LUN RESET the nexus that sends it rests: its own commands would be
+ * dropped without an answer (LIO tells only other sessions, by TASK ABORTED).
+ * What hangs, perhaps because of what the reset is to end, is not waited for
+ * longer than this. */
+#define ISCSI_REST_MS 200
 /* the keeper's own commands, when nobody waits with a deadline */
 #define ISCSI_KEEPER_MS 10000
 /* between attempts to bury when the target refuses what it takes, doubling */
@@ -204,6 +209,7 @@ struct iscsi_path {
     struct iscsi_requests inbox, sent;
     struct iscsi_controls controls; /* not taken by the thread yet */
     unsigned nsent;
+    bool resting;    /* take nothing from the inbox: a reset is to follow */
     unsigned silent; /* commands of our own without an answer, in a row */
 
     /* the path's thread only */

@@ -230,7 +230,7 @@ take_locked(struct iscsi_path *p, struct batch *b)
     struct iscsi_request *r;
     struct iscsi_control *c;
 
-    while (p->nsent < ISCSI_DEPTH && b->n < ISCSI_DEPTH &&
+    while (!p->resting && p->nsent < ISCSI_DEPTH && b->n < ISCSI_DEPTH &&
            (r = TAILQ_FIRST(&p->inbox))) {
         TAILQ_REMOVE(&p->inbox, r, link);
         TAILQ_INSERT_TAIL(&p->sent, r, link);

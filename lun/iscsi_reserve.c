@@ -5,9 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/clock.h"
 #include "common/log.h"
 #include "common/point.h"
 #include "lun/iscsi_impl.h"
+#include "lun/wait.h"
 
 /* SPC-5 table 69; WERO = write exclusive, registrants only */
 #define TYPE_WERO SCSI_PERSISTENT_RESERVE_TYPE_WRITE_EXCLUSIVE_REGISTRANTS_ONLY
@@ -231,6 +233,32 @@ note_reset(struct iscsi_lun *l, int err)
                   l->opt->name, l->opt->initiator);
 }
 
+/* Requests that come meanwhile stay in the path's inbox. */
+static void
+rest(const struct iscsi_via *via)
+{
+    struct iscsi_path *p = via->path;
+    uint64_t until_ms = clock_ms() + ISCSI_REST_MS;
+
+    if (until_ms > via->deadline_ms)
+        until_ms = via->deadline_ms;
+    pthread_mutex_lock(&p->lun->lock);
+    p->resting = true;
+    while (p->nexus && p->nexus->id == via->nexus && p->nsent > 0 &&
+           clock_ms() < until_ms)
+        wait_cond(&p->lun->changed, &p->lun->lock, clock_ms() + 2);
+    pthread_mutex_unlock(&p->lun->lock);
+}
+
+static void
+rested(struct iscsi_path *p)
+{
+    pthread_mutex_lock(&p->lun->lock);
+    p->resting = false;
+    iscsi_path_wake(p);
+    pthread_mutex_unlock(&p->lun->lock);
+}
+
 int
 iscsi_reserve_lun_reset(const struct iscsi_via *via)
 {
@@ -239,9 +267,11 @@ iscsi_reserve_lun_reset(const struct iscsi_via *via)
 
     if (!c)
         return -ENOMEM;
+    rest(via);
     point_pass(POINT_RESET);
     err = iscsi_control_run(via->path, via->nexus, c, via->deadline_ms);
     point_pass(POINT_WAS_RESET);
+    rested(via->path);
     iscsi_control_put(via->path->lun, c);
     note_reset(via->path->lun, err);
     return err;

@@ -52,6 +52,9 @@ void __wrap_iscsi_control_start(struct iscsi_path *p, struct iscsi_control *c);
 
 /* This portal swallows our commands, and answers probes. */
 static const char *_Atomic deaf;
+
+/* LUN RESETs, and requests that their senders had in the target then. */
+static atomic_uint resets, sent_at_resets;
 /* The target refuses LUN RESETs; so many until now. */
 static atomic_bool refuses_reset;
 static atomic_uint refusals;
@@ -73,6 +76,12 @@ __wrap_iscsi_control_start(struct iscsi_path *p, struct iscsi_control *c)
 {
     const char *portal = deaf;
 
+    if (c->lun_reset) {
+        pthread_mutex_lock(&p->lun->lock);
+        atomic_fetch_add(&sent_at_resets, p->nsent);
+        pthread_mutex_unlock(&p->lun->lock);
+        atomic_fetch_add(&resets, 1);
+    }
     if (c->lun_reset && refuses_reset) {
         refuse(p, c);
     } else if (portal && strncmp(p->portal, portal, strlen(portal)) == 0) {
@@ -850,6 +859,57 @@ test_own_command_lost_in_a_reset(void **state)
     assert_int_equal(host_down(&h), 0);
 }
 
+static atomic_bool reading;
+
+static void *
+read_on(void *opaque)
+{
+    struct host *h = opaque;
+
+    while (reading) {
+        struct lun_io *io[16], *got;
+
+        for (size_t i = 0; i < 16; i++) {
+            io[i] = make_io(h, LUN_READ, i * BLOCK, BLOCK);
+            lun_submit(h->q, io[i]);
+        }
+        for (size_t n = 0; n < 16; n++) {
+            assert_int_equal(lun_reap(h->q, &got, 1, soon()), 1);
+            assert_int_equal(got->error, 0);
+            lun_io_put(got);
+        }
+    }
+    return NULL;
+}
+
+/* A reset drops the commands of the nexus that sends it, on some targets
+ * without an answer: it has none then. */
+static void
+test_a_nexus_rests_before_it_resets(void **state)
+{
+    struct host a;
+    struct host b;
+    pthread_t thread;
+
+    (void)state;
+    host_up(&a, 10, 2);
+    host_up(&b, 11, 4);
+    resets = sent_at_resets = 0;
+    reading = true;
+    assert_int_equal(pthread_create(&thread, NULL, read_on, &a), 0);
+    for (unsigned i = 1; i <= 5; i++) {
+        assert_int_equal(lun_fence(a.lun, 11, soon()), 0);
+        assert_true(resets >= i);
+        assert_int_equal(lun_check_registration(b.lun, soon()), -EBADE);
+        assert_int_equal(lun_register(b.lun, soon()), 0);
+    }
+    reading = false;
+    pthread_join(thread, NULL);
+    assert_int_equal(sent_at_resets, 0);
+    assert_int_equal(host_down(&a), 0);
+    assert_int_equal(host_down(&b), 0);
+}
+
 static void
 open_drain(struct host *h, const char *device)
 {
@@ -949,6 +1009,7 @@ main(int argc, char **argv)
         iscsi_test(test_registering_waits_for_what_was_abandoned),
         iscsi_test(test_command_lost_in_one_of_many_resets),
         iscsi_test(test_own_command_lost_in_a_reset),
+        iscsi_test(test_a_nexus_rests_before_it_resets),
         iscsi_test(test_successor_without_reservations_waits),
     };
 
