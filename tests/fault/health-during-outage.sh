@@ -42,6 +42,16 @@ answer_ms() {
     done | sort -n | awk 'NR == 6 { printf "%.0f\n", $1 * 1000 }'
 }
 
+# status_ms HOST - of detourctl, likewise; its own start included.
+status_ms() {
+    local begin
+    for _ in {1..11}; do
+        begin=$(now_ms)
+        ctl "$1" status >/dev/null
+        echo $(($(now_ms) - begin))
+    done | sort -n | sed -n 6p
+}
+
 # metrics HOST - promtool's opinion.
 metrics() {
     ask "$1" /metrics | promtool check metrics
@@ -83,6 +93,7 @@ told "a waits, and fails" 5000 a /health '.status == "fail"'
 for path in /health /metrics /; do
     at_most "$path while every path hangs" "$(answer_ms a $path)" 100
 done
+at_most "detourctl status while every path hangs" "$(status_ms a)" 100
 lab_kill health-b TERM
 told "a host without its endpoint is unknown" 10000 a /cluster \
     '.luns[0].hosts.b.state == "unknown"'
