@@ -78,7 +78,8 @@ judge_lun(const struct speaker *s, const json_t *st)
                   "fence = pr, but %s is not registered: %s", s->process,
                   field_text(registration, "state"));
     if (field_number(st, "orphans", 0) > 0)
-        check_add(s->k, CHECK_WARNING, s->lun, "docs/fencing.md tells when they are proven gone",
+        check_add(s->k, CHECK_WARNING, s->lun,
+                  "docs/fencing.md tells when they are proven gone",
                   "%s has %.0f writes that were given up and may still take "
                   "effect",
                   s->process, field_number(st, "orphans", 0));

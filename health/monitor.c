@@ -43,7 +43,7 @@ struct monitor {
     /* watch thread only */
     struct prober prober;
     uint64_t next_probe_ms;
-    bool given_up;             /* lun/ was told that the own paths are */
+    bool given_up; /* lun/ was told that the own paths are */
     struct slow slow;
     struct monitor_status now; /* what the next judgement begins with */
 

@@ -8,8 +8,8 @@
  *
  * Writing, in one paragraph (docs/design.md section 5).  With LUN_FENCE_PR a
  * host may write only while its key is registered on the LUN.  lun_register
- * makes a registration, which has a number; each write names the registration it
- * was admitted under and is refused with -EBADE once that one is gone.  When
+ * makes a registration, which has a number; each write names the registration
+ * it was admitted under and is refused with -EBADE once that one is gone.  When
  * another host fences us, the library ends the registration, calls notify,
  * and serves no write until the owner has closed all its sessions, has
  * nothing under way, and calls lun_register anew.
@@ -76,8 +76,8 @@ struct lun *lun_create(const struct lun_options *opt);
 /* lun_destroy - let go of the LUN; NULL is fine.
  *
  * All queues must have been destroyed, or never be used again because the
- * process ends; nothing may be under way on them.  Waits up to deadline_ms for orphans;
- * what has not come back then is left to the kernel (block) or cut off
+ * process ends; nothing may be under way on them.  Waits up to deadline_ms for
+ * orphans; what has not come back then is left to the kernel (block) or cut off
  * (iscsi), memory included: the process is expected to end soon.
  *
  * returns: how many writes, trims and zeroes never came back
