@@ -95,7 +95,7 @@ for path in /health /metrics /; do
 done
 at_most "detourctl status while every path hangs" "$(status_ms a)" 100
 lab_kill health-b TERM
-told "a host without its endpoint is unknown" 10000 a /cluster \
+told "a host without its endpoint is unknown" 3000 a /cluster \
     '.luns[0].hosts.b.state == "unknown"'
 
 for h in "${LAB_HOSTS[@]}"; do heal_paths "$h"; done
