@@ -195,7 +195,7 @@ CHECKED   = $(foreach t,$(UNIT) $(filter-out %/lib.sh $(LONG),$(SCRIPTS)),\
 	      $(if $(T),$(if $(findstring $(T),$(t)),$(t)),$(t)))
 # The ghost tests show first that they find a ghost: without the rule.
 GHOSTS    := $(wildcard tests/fault/ghost-*.sh)
-SEAMED    := $(GHOSTS) tests/fault/restart-points.sh
+SEAMED    := $(GHOSTS) tests/fault/drain-limit.sh tests/fault/restart-points.sh
 .PHONY: rules ghosts
 rules:
 	$(MAKE) BUILD=$(BUILD)/rules RULES=1 all

@@ -6,7 +6,8 @@
 # Goal: the first copy takes no effect after a newer write.
 # Timeline: the write is held on its path; <= 0.6 s the path is silent and
 # given up, its nexus is fenced over the other path, the write is sent again; a
-# newer write is acknowledged; the first copy is let go.
+# newer write is acknowledged; the first copy is let go.  The same with four
+# writes, two of which the target has received and not looked at.
 
 # shellcheck source=tests/lib/ghost.sh
 . "$(dirname "$0")/../lib/ghost.sh"
@@ -24,4 +25,7 @@ ghost_up
 # nobody to be redirected to: it is the other path or none
 GHOST_PROXIES=()
 ghost "the other path" graves other_path
+# shellcheck disable=SC2034 # for ghost.sh
+GHOST_WANT=NNNN
+ghost "several, not yet looked at" graves late_writes
 lab_end

@@ -65,10 +65,6 @@ repeat() {
     local name=${1#*- }
     case $1 in
     "ok "*) pass "$scenario: $name" ;;
-    "not ok "*"# TODO"*)
-        TAP_DONE=$((TAP_DONE + 1))
-        echo "not ok $TAP_DONE - $scenario: $name"
-        ;;
     "not ok "*) fail "$scenario: $name" ;;
     1..[1-9]*) ended=yes ;;
     "# "*) echo "$1" ;;

@@ -176,6 +176,24 @@ overtake() {
     fi
 }
 
+# late_writes - a story for round: four writes, and the paths take turns, so that
+# there are two on each; the target looks at neither of those on one path until
+# newer ones were acknowledged.  Wants GHOST_WANT=NNNN.
+late_writes() {
+    local tag offsets=(0 4096 8192 12288)
+    hold old at=request op=write "from=$(addresses a)" "offset=$GHOST_AT" \
+        count=16384 max=1
+    for tag in "${offsets[@]}"; do
+        vm a write "old$tag" "$tag" O
+    done
+    caught old || return
+    for tag in "${offsets[@]}"; do
+        answered a "old$tag" && vm a write "new$tag" "$tag" N &&
+            answered a "new$tag" || return
+    done
+    release old && settle && content a "${offsets[@]}"
+}
+
 # settle - what was let go takes effect now, or never.  That it is refused, or
 # was dropped, nobody tells: hence a pause.
 settle() {
