@@ -211,13 +211,15 @@ check: all $(TOOLS) $(filter $(UNIT),$(CHECKED)) \
 	BUILD=$(abspath $(BUILD)) SANITIZE=$(SANITIZE) \
 	  prove --exec tests/run-one --timer $(PROVE_FLAGS) $(CHECKED)
 
-# Every fault scenario, in full, and a table; T= as for check.
+# Every fault scenario, in full, and a table, which docs/failures.md keeps; T=
+# as for check.
 FAULTS    = $(foreach t,$(sort $(wildcard tests/fault/*.sh)),\
 	      $(if $(T),$(if $(findstring $(T),$(t)),$(t)),$(t)))
 .PHONY: fault
 fault: all $(TOOLS) $(if $(filter $(SEAMED),$(FAULTS)),rules)
 	BUILD=$(abspath $(BUILD)) SANITIZE=$(SANITIZE) FAULT_ALL=1 \
-	  TEST_TIMEOUT=3600 tests/run-faults $(FAULTS)
+	  TEST_TIMEOUT=3600 \
+	  tests/run-faults $(if $(T),,-o docs/failures.md) $(FAULTS)
 
 .PHONY: model model-large
 model:
