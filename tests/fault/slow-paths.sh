@@ -95,7 +95,12 @@ for h in b c; do
     check "$h is slow" within 15000 verdict_is "proxy-$h" slow
     check "and a knows" within 5000 slow_peer a "$h"
 done
-# a may have left before it knew, through one that was not slow yet
+# a may have left before it knew, through one that was not slow yet, or is just
+# about to
+settled() {
+    [[ $(route_of a) == local || $(route_of a) == redirected* ]]
+}
+check "a is on a route" within 10000 settled
 changes=$(field plugin-a-vm .route.changes)
 was_slow_for() {
     field plugin-a-vm '.lun_status.verdict | .state == "slow" and
