@@ -12,6 +12,7 @@
 #include "common/clock.h"
 #include "common/rules.h"
 #include "common/timers.h"
+#include "health/configured.h"
 #include "plugin/router_impl.h"
 
 #define RETRY_MS   500 /* between two rounds of asking everybody */
@@ -76,28 +77,11 @@ durations_local(void *opaque, uint64_t *counts)
 static struct lun *
 start_lun(struct router *r)
 {
-    const struct config *cfg = r->opt.cfg;
-    const struct config_lun *l = r->opt.lun;
-    struct lun_options opt = {
-        .name = l->name,
-        .device = l->device,
-        .process = r->opt.client,
-        .rundir = cfg->rundir,
-        .statedir = cfg->statedir,
-        .cluster_number = cfg->cluster_number,
-        .host_number = cfg->self->number,
-        .fence = l->fence == CONFIG_FENCE_PR ? LUN_FENCE_PR : LUN_FENCE_DRAIN,
-        .readonly = l->readonly,
-        .expected_id = l->wwid,
-        .initiator = l->initiator,
-        .chap_user = l->chap_user,
-        .chap_secret_file = l->chap_secret_file,
-        .probe_interval_ms = l->timers.probe_interval,
-        .probe_timeout_ms = l->timers.probe_timeout,
-        .notify = lun_news,
-        .opaque = r,
-    };
+    struct lun_options opt =
+        configured_lun(r->opt.cfg, r->opt.lun, r->opt.client);
 
+    opt.notify = lun_news;
+    opt.opaque = r;
     /* Writes of a predecessor may be under way: only the LUN they went to. */
     if (!opt.expected_id && r->state.id[0] &&
         (r->state.local || r->state.npeers > 0))
@@ -108,23 +92,13 @@ start_lun(struct router *r)
 static struct monitor *
 start_monitor(struct router *r)
 {
-    const struct config_timers *t = &r->opt.lun->timers;
-    struct monitor_options opt = {
-        .name = router_lun_name(r),
-        .probe_interval_ms = t->probe_interval,
-        .probe_timeout_ms = t->probe_timeout,
-        .io_timeout_ms = t->io_timeout,
-        .check_registration = r->route_opt.reservations,
-        .oldest_ms = oldest_local,
-        .answered_ms = answered_local,
-        .durations = durations_local,
-        .slow = {.factor = r->opt.lun->slow_factor,
-                 .least_ms = t->slow_least,
-                 .window_ms = t->slow_window},
-        .changed = poke,
-        .opaque = r,
-    };
+    struct monitor_options opt = configured_monitor(r->opt.lun);
 
+    opt.oldest_ms = oldest_local;
+    opt.answered_ms = answered_local;
+    opt.durations = durations_local;
+    opt.changed = poke;
+    opt.opaque = r;
     return monitor_start(r->lun, &opt);
 }
 

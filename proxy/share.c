@@ -15,6 +15,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/rules.h"
+#include "health/configured.h"
 #include "proxy/share_impl.h"
 
 /* One call of lun_register; what it leaves under way goes on, and the next
@@ -192,50 +193,24 @@ keep(void *arg)
 static struct lun *
 create_lun(struct share *s, const struct config *c)
 {
-    const struct config_lun *l = s->config;
-    const struct lun_options opt = {
-        .name = l->name,
-        .device = l->device,
-        .process = "proxy",
-        .rundir = c->rundir,
-        .statedir = c->statedir,
-        .cluster_number = c->cluster_number,
-        .host_number = c->self->number,
-        .fence = l->fence == CONFIG_FENCE_PR ? LUN_FENCE_PR : LUN_FENCE_DRAIN,
-        .readonly = l->readonly,
-        .expected_id = l->wwid,
-        .initiator = l->initiator,
-        .chap_user = l->chap_user,
-        .chap_secret_file = l->chap_secret_file,
-        .probe_interval_ms = l->timers.probe_interval,
-        .probe_timeout_ms = l->timers.probe_timeout,
-        .notify = lun_news,
-        .opaque = s,
-    };
+    struct lun_options opt = configured_lun(c, s->config, "proxy");
 
+    opt.notify = lun_news;
+    opt.opaque = s;
     return lun_create(&opt);
 }
 
 static int
 start_monitor(struct share *s)
 {
-    const struct config_lun *l = s->config;
-    const struct monitor_options opt = {
-        .name = l->name,
-        .probe_interval_ms = l->timers.probe_interval,
-        .probe_timeout_ms = l->timers.probe_timeout,
-        .io_timeout_ms = l->timers.io_timeout,
-        .check_registration = l->fence == CONFIG_FENCE_PR,
-        .oldest_ms = oldest_ms,
-        .answered_ms = answered_ms,
-        .slow = {.factor = l->slow_factor,
-                 .least_ms = l->timers.slow_least,
-                 .window_ms = l->timers.slow_window},
-        .changed = monitor_changed,
-        .opaque = s,
-    };
-    struct monitor *m = monitor_start(s->lun, &opt);
+    struct monitor_options opt = configured_monitor(s->config);
+    struct monitor *m;
 
+    opt.oldest_ms = oldest_ms;
+    opt.answered_ms = answered_ms;
+    opt.changed = monitor_changed;
+    opt.opaque = s;
+    m = monitor_start(s->lun, &opt);
     pthread_mutex_lock(&s->monitor_lock);
     s->monitor = m;
     pthread_mutex_unlock(&s->monitor_lock);
