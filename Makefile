@@ -137,10 +137,12 @@ $(HEALTH): $(BUILD)/health/detour-health.o $(BUILD)/libhealth.a \
 # The status page becomes part of it.
 $(BUILD)/health/page.o: health/page.html
 
-# A test names the functions it replaces as __wrap_NAME; the linker learns
-# them from the source (only for calls across object files).
+# A test names the functions it replaces as __wrap_NAME, itself or in a header
+# that it has of tests/unit; the linker learns them from the source (only for
+# calls across object files).
+fixtures = $(shell sed -n 's|^\#include "\(tests/unit/.*\.h\)"|\1|p' $(1))
 wraps = $(patsubst __wrap_%,-Wl$(comma)--wrap=%,$(sort \
-	  $(shell grep -oh '__wrap_[a-z0-9_]*' $(1))))
+	  $(shell grep -oh '__wrap_[a-z0-9_]*' $(1) $(call fixtures,$(1)))))
 comma := ,
 
 $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(LIBS) $(BLOCKCHECK)

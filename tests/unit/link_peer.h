@@ -27,25 +27,10 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#include "common/clock.h"
 #include "common/link.h"
+#include "tests/unit/eventually.h"
 
 #define UNUSED __attribute__((unused))
-
-/* For everything that must happen sooner or later: generous, since the tests
- * also run under valgrind and on slow machines. */
-#define PATIENCE_MS 30000
-
-/* Poll a condition until it holds; fail the test when it never does. */
-#define eventually(condition)                                                  \
-    do {                                                                       \
-        uint64_t until_ = clock_ms() + PATIENCE_MS;                            \
-        while (!(condition)) {                                                 \
-            if (clock_ms() > until_)                                           \
-                fail_msg("never came true: %s", #condition);                   \
-            usleep(1000);                                                      \
-        }                                                                      \
-    } while (0)
 
 /* For threads, where cmocka cannot fail a test. */
 #define wait_until(condition)                                                  \
