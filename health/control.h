@@ -12,8 +12,8 @@ struct control;
  * method is "GET" or "POST", path begins with '/', body is the parsed JSON
  * body or NULL.  Stores the answer in *reply (a new reference; NULL: an
  * empty object) and returns the HTTP status: 200, or 4xx and 5xx with
- * {"error": text}.  Called from control's thread; it must not block on the device
- * (status has to work while every path hangs).
+ * {"error": text}.  Called from control's thread; it must not block on the
+ * device (status has to work while every path hangs).
  */
 typedef unsigned (*control_handler)(void *opaque, const char *method,
                                     const char *path, const json_t *body,
