@@ -3,37 +3,7 @@
 #include <dirent.h>
 
 #include "common/link_impl.h"
-#include "tests/unit/link_peer.h"
-
-struct fixture {
-    struct peer *peer;
-    struct link_options opt;
-    struct link *link;
-};
-
-static int
-setup(void **state)
-{
-    struct fixture *f = calloc(1, sizeof *f);
-
-    assert_non_null(f);
-    f->peer = peer_create();
-    f->opt = options_for(f->peer->port);
-    peer_start(f->peer);
-    *state = f;
-    return 0;
-}
-
-static int
-teardown(void **state)
-{
-    struct fixture *f = *state;
-
-    link_destroy(f->link);
-    peer_stop(f->peer);
-    free(f);
-    return 0;
-}
+#include "tests/unit/link_fixture.h"
 
 static enum link_leader
 leader_of(struct link *k)
@@ -377,20 +347,19 @@ test_lead_broken_amid_changing_hands(void **state)
 int
 main(void)
 {
-#define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        CASE(test_lead_lone_commands_let_the_thread_sleep),
-        CASE(test_lead_goes_to_the_thread_when_others_wait),
-        CASE(test_lead_is_taken_up_again_after_the_thread),
-        CASE(test_lead_of_the_thread_lasts_while_something_is_unanswered),
-        CASE(test_lead_sends_the_rest_of_another_command),
-        CASE(test_lead_ends_when_the_link_is_broken),
-        CASE(test_lead_ends_when_the_peer_closes),
-        CASE(test_lead_ends_when_the_link_is_destroyed),
-        CASE(test_lead_ends_when_the_peer_talks_nonsense),
-        CASE(test_lead_idle_link_sees_its_end),
-        CASE(test_lead_changing_hands_leaves_nobody_behind),
-        CASE(test_lead_broken_amid_changing_hands),
+        LINK_TEST(test_lead_lone_commands_let_the_thread_sleep),
+        LINK_TEST(test_lead_goes_to_the_thread_when_others_wait),
+        LINK_TEST(test_lead_is_taken_up_again_after_the_thread),
+        LINK_TEST(test_lead_of_the_thread_lasts_while_something_is_unanswered),
+        LINK_TEST(test_lead_sends_the_rest_of_another_command),
+        LINK_TEST(test_lead_ends_when_the_link_is_broken),
+        LINK_TEST(test_lead_ends_when_the_peer_closes),
+        LINK_TEST(test_lead_ends_when_the_link_is_destroyed),
+        LINK_TEST(test_lead_ends_when_the_peer_talks_nonsense),
+        LINK_TEST(test_lead_idle_link_sees_its_end),
+        LINK_TEST(test_lead_changing_hands_leaves_nobody_behind),
+        LINK_TEST(test_lead_broken_amid_changing_hands),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
