@@ -21,9 +21,7 @@ plain_start() {
     LD_PRELOAD=$BUILD/tests/tools/steppedclock.so "$@"
 }
 plain_start start_hosts
-for h in b c; do
-    check "$h stands by for a" within 10000 peer_serves a "$h"
-done
+peers_stand_by a b c
 load_start a
 blockcheck_start a
 

@@ -13,9 +13,7 @@ lab_enter "$@"
 
 lab_up
 start_hosts
-for h in b c; do
-    check "$h stands by for a" within 10000 peer_serves a "$h"
-done
+peers_stand_by a b c
 load_start a
 blockcheck_start a
 load_mark a flapping

@@ -21,9 +21,7 @@ sees() {
 
 lab_up
 start_hosts
-for h in b c; do
-    check "$h stands by for a" within 10000 peer_serves a "$h"
-done
+peers_stand_by a b c
 load_start a --rate 300
 blockcheck_start a --rate 150
 

@@ -17,9 +17,7 @@ lab_enter "$@"
 
 lab_up
 start_hosts
-for h in b c; do
-    check "$h stands by for a" within 10000 peer_serves a "$h"
-done
+peers_stand_by a b c
 load_start a
 blockcheck_start a
 
@@ -39,9 +37,7 @@ check "it was redirected" logged plugin-a-vm "-> redirected via"
 expect_route a local 15000
 check "paths log in again" within 10000 paths_are a "good good"
 expect_stall a plugin 500
-for h in b c; do
-    check "$h stands by for a" within 10000 peer_serves a "$h"
-done
+peers_stand_by a b c
 
 load_mark a proxy
 check "a is sent to b" ctl a redirect disk b

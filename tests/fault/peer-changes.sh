@@ -24,9 +24,7 @@ other_peer() {
 
 lab_up
 start_hosts
-for h in b c; do
-    check "$h stands by for a" within 10000 peer_serves a "$h"
-done
+peers_stand_by a b c
 load_start a
 blockcheck_start a
 load_start b --rate 100
@@ -61,9 +59,7 @@ done
 
 heal_paths a
 expect_route a local 15000
-for h in b c; do
-    check "$h stands by for a" within 10000 peer_serves a "$h"
-done
+peers_stand_by a b c
 black_hole b
 expect_route b "redirected *" 5000
 check "b's proxy does not serve" within 3000 proxy_is b "[!s]*"

@@ -17,9 +17,7 @@ lab_enter "$@"
 
 lab_up
 start_hosts
-for h in b c; do
-    check "$h stands by for a" within 10000 peer_serves a "$h"
-done
+peers_stand_by a b c
 blockcheck_start a --rate 0 --depth 8
 changes() {
     field plugin-a-vm .route.changes

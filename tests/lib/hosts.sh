@@ -281,6 +281,15 @@ peer_serves() {
         ".peers[] | select(.host == \"$2\") | .state") == ready ]]
 }
 
+# peers_stand_by HOST PEER... - checks: HOST could be redirected to each.
+peers_stand_by() {
+    local host=$1 peer
+    shift
+    for peer; do
+        check "$peer stands by for $host" within 10000 peer_serves "$host" "$peer"
+    done
+}
+
 # peers_serve HOST - a condition: HOST could be redirected to any other one.
 peers_serve() {
     [[ $(field "plugin-$1-vm" '.peers | length > 0 and
