@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* A target's persistent reservations, behind the ioctls that reach them.
  *
- * A test wraps ioctl() and gives each call to fake_pr_ioctl; the file that
- * it is made on, "disk1" to "disk4", tells the nexus ("disk": the first). */
+ * ioctl() is replaced; the file that it is made on, "disk1" to "disk4", tells
+ * the nexus ("disk": the first). */
 #ifndef DETOUR_TESTS_FAKE_PR_H
 #define DETOUR_TESTS_FAKE_PR_H
 
@@ -251,6 +251,19 @@ fake_pr_ioctl(int fd, unsigned long request, void *arg, int *ret)
     *ret = fake_answer_locked(nexus, request, arg);
     pthread_mutex_unlock(&fake.lock);
     return true;
+}
+
+int __real_ioctl(int fd, unsigned long request, void *arg);
+int __wrap_ioctl(int fd, unsigned long request, void *arg);
+
+int
+__wrap_ioctl(int fd, unsigned long request, void *arg)
+{
+    int ret;
+
+    return fake_pr_ioctl(fd, request, arg, &ret)
+               ? ret
+               : __real_ioctl(fd, request, arg);
 }
 
 #endif

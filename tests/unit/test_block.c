@@ -2,9 +2,10 @@
 /* The block backend on files and loop devices that answer. */
 #include "tests/unit/lun_fixture.h"
 
-#include <liburing.h>
 #include <poll.h>
 #include <pthread.h>
+
+#include "tests/unit/no_ring.h"
 
 #define MIB (1u << 20)
 
@@ -644,42 +645,14 @@ test_known_lun_takes_requests(void **state)
     }
 }
 
-/* ---- without io_uring ----------------------------------------------- */
-
-static bool no_ring;
-
-int __wrap_io_uring_queue_init(unsigned entries, struct io_uring *ring,
-                               unsigned flags);
-int __real_io_uring_queue_init(unsigned entries, struct io_uring *ring,
-                               unsigned flags);
-
-int
-__wrap_io_uring_queue_init(unsigned entries, struct io_uring *ring,
-                           unsigned flags)
-{
-    return no_ring ? -EPERM : __real_io_uring_queue_init(entries, ring, flags);
-}
-
 static int
-setup_no_ring(void **state)
+setup(void **state)
 {
-    no_ring = true;
+    no_ring_setup(state);
     return fixture_setup(state);
 }
 
-static int
-teardown_no_ring(void **state)
-{
-    no_ring = false;
-    return fixture_teardown(state);
-}
-
-/* Each test once as it is, and once where io_uring is forbidden. */
-#define test(f)                                                                \
-    {#f, f, fixture_setup, fixture_teardown, NULL},                            \
-    {                                                                          \
-#f " (no io_uring)", f, setup_no_ring, teardown_no_ring, NULL          \
-    }
+#define test(f) no_ring_tests(f, setup, fixture_teardown)
 
 int
 main(void)

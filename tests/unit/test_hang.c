@@ -3,29 +3,16 @@
  * (requests go to workers) and below a loop device (they go to io_uring). */
 #include "tests/unit/lun_fixture.h"
 
-#include <liburing.h>
 #include <pthread.h>
 #include <sys/file.h>
 #include <sys/mount.h>
 
 #include "tests/unit/fake_pr.h"
 #include "tests/unit/hang_fixture.h"
+#include "tests/unit/no_ring.h"
 
 #define MIB       (1u << 20)
 #define PROMPT_MS 2000 /* what must not wait for the device ends before */
-
-int __real_ioctl(int fd, unsigned long request, void *arg);
-int __wrap_ioctl(int fd, unsigned long request, void *arg);
-
-int
-__wrap_ioctl(int fd, unsigned long request, void *arg)
-{
-    int ret;
-
-    return fake_pr_ioctl(fd, request, arg, &ret)
-               ? ret
-               : __real_ioctl(fd, request, arg);
-}
 
 #ifdef __SANITIZE_THREAD__
 /* Children that start threads are forked while the parent has some. */
@@ -37,22 +24,6 @@ __tsan_default_options(void)
     return "die_after_fork=0";
 }
 #endif
-
-/* ---- without io_uring ----------------------------------------------- */
-
-static bool no_ring;
-
-int __wrap_io_uring_queue_init(unsigned entries, struct io_uring *ring,
-                               unsigned flags);
-int __real_io_uring_queue_init(unsigned entries, struct io_uring *ring,
-                               unsigned flags);
-
-int
-__wrap_io_uring_queue_init(unsigned entries, struct io_uring *ring,
-                           unsigned flags)
-{
-    return no_ring ? -EPERM : __real_io_uring_queue_init(entries, ring, flags);
-}
 
 /* ---- nobody is held up ------------------------------------------- */
 
@@ -651,25 +622,13 @@ test_successor_waits_for_its_predecessor_loop(void **state)
 }
 
 static int
-setup_no_ring(void **state)
+setup(void **state)
 {
-    no_ring = true;
+    no_ring_setup(state);
     return hang_setup(state);
 }
 
-static int
-teardown_no_ring(void **state)
-{
-    no_ring = false;
-    return hang_teardown(state);
-}
-
-/* Each test once as it is, and once where io_uring is forbidden. */
-#define test(f)                                                                \
-    {#f, f, hang_setup, hang_teardown, NULL},                                  \
-    {                                                                          \
-#f " (no io_uring)", f, setup_no_ring, teardown_no_ring, NULL          \
-    }
+#define test(f) no_ring_tests(f, setup, hang_teardown)
 
 int
 main(void)

@@ -13,19 +13,6 @@
 
 #define MIB (1u << 20)
 
-int __real_ioctl(int fd, unsigned long request, void *arg);
-int __wrap_ioctl(int fd, unsigned long request, void *arg);
-
-int
-__wrap_ioctl(int fd, unsigned long request, void *arg)
-{
-    int ret;
-
-    return fake_pr_ioctl(fd, request, arg, &ret)
-               ? ret
-               : __real_ioctl(fd, request, arg);
-}
-
 static atomic_uint notified;
 
 static void
@@ -73,6 +60,15 @@ process(unsigned host)
     opt.fence = LUN_FENCE_PR;
     opt.notify = notify;
     return fixture_lun(&opt);
+}
+
+static struct lun *
+registered(unsigned host)
+{
+    struct lun *l = process(host);
+
+    assert_int_equal(lun_register(l, soon()), 0);
+    return l;
 }
 
 static uint32_t
@@ -143,10 +139,9 @@ test_registering_through_the_kernels_ioctls(void **state)
 static void
 test_standing_registration_is_kept(void **state)
 {
-    struct lun *l = process(1);
+    struct lun *l = registered(1);
 
     (void)state;
-    assert_int_equal(lun_register(l, soon()), 0);
     assert_int_equal(lun_register(l, soon()), 0);
     lun_release(l);
     assert_int_equal(write_under(l, 1), -EBADE);
@@ -174,11 +169,9 @@ test_processes_share_a_key(void **state)
 static void
 test_hosts_share_a_reservation(void **state)
 {
-    struct lun *a = process(1), *b = process(2);
+    struct lun *a = registered(1), *b = registered(2);
 
     (void)state;
-    assert_int_equal(lun_register(a, soon()), 0);
-    assert_int_equal(lun_register(b, soon()), 0);
     assert_int_equal(fake.holder, status_of(a).key);
     assert_int_equal(lun_check_registration(a, soon()), 0);
     assert_int_equal(lun_check_registration(b, soon()), 0);
@@ -227,10 +220,9 @@ test_unit_attentions_are_passed_over(void **state)
 static void
 test_lost_reservation_is_made_again(void **state)
 {
-    struct lun *l = process(1);
+    struct lun *l = registered(1);
 
     (void)state;
-    assert_int_equal(lun_register(l, soon()), 0);
     fake.type = 0;
     fake.holder = 0;
     assert_int_equal(lun_check_registration(l, soon()), 0);
@@ -320,13 +312,11 @@ test_lock_is_dropped_when_a_register_comes_back(void **state)
 static void
 test_fenced_host_notices_and_registers_anew(void **state)
 {
-    struct lun *a = process(1), *b = process(2);
+    struct lun *a = registered(1), *b = registered(2);
     uint32_t epoch;
     unsigned before;
 
     (void)state;
-    assert_int_equal(lun_register(a, soon()), 0);
-    assert_int_equal(lun_register(b, soon()), 0);
     epoch = epoch_of(a);
     assert_int_equal(lun_fence(b, 1, soon()), 0);
     assert_int_equal(fake.keys[1], 0);
@@ -376,11 +366,10 @@ test_registering_anew_waits_for_all_processes(void **state)
 static void
 test_key_that_is_called_off_is_given_up(void **state)
 {
-    struct lun *l = process(1);
+    struct lun *l = registered(1);
     uint64_t key;
 
     (void)state;
-    assert_int_equal(lun_register(l, soon()), 0);
     key = status_of(l).key;
     assert_true(epoch_next(fixture_path("host1"), "vm1") != 0);
     assert_int_equal(lun_check_registration(l, soon()), -EBADE);
@@ -395,12 +384,9 @@ test_key_that_is_called_off_is_given_up(void **state)
 static void
 test_fencing_spares_everybody_else(void **state)
 {
-    struct lun *a = process(1), *b = process(2), *c = process(3);
+    struct lun *a = registered(1), *b = registered(2), *c = registered(3);
 
     (void)state;
-    assert_int_equal(lun_register(a, soon()), 0);
-    assert_int_equal(lun_register(b, soon()), 0);
-    assert_int_equal(lun_register(c, soon()), 0);
     fake.keys[4] = key_pack((struct key){8, 3, 1}); /* another cluster's */
     fake.keys[0] = key_pack((struct key){7, 3, 1}); /* an older epoch's */
     assert_int_equal(lun_fence(a, 3, soon()), 0);
@@ -438,11 +424,9 @@ test_fencing_needs_a_registration(void **state)
 static void
 test_refused_abort_becomes_a_reset(void **state)
 {
-    struct lun *a = process(1), *b = process(2);
+    struct lun *a = registered(1), *b = registered(2);
 
     (void)state;
-    assert_int_equal(lun_register(a, soon()), 0);
-    assert_int_equal(lun_register(b, soon()), 0);
     fake.refuses_abort = true;
     assert_int_equal(lun_fence(a, 2, soon()), 0);
     assert_int_equal(fake.keys[2], 0);
@@ -479,12 +463,9 @@ test_partial_abort_is_not_relied_on(void **state)
 static void
 test_reset_that_a_dead_process_owed_is_made_up_for(void **state)
 {
-    struct lun *a = process(1), *b = process(2), *c = process(3);
+    struct lun *a = registered(1), *b = registered(2), *c = registered(3);
 
     (void)state;
-    assert_int_equal(lun_register(a, soon()), 0);
-    assert_int_equal(lun_register(b, soon()), 0);
-    assert_int_equal(lun_register(c, soon()), 0);
     fake.refuses_abort = true;
     fake.reset_error = EIO;
     assert_int_equal(lun_fence(a, 3, soon()), -EIO);
@@ -509,11 +490,9 @@ test_reset_that_a_dead_process_owed_is_made_up_for(void **state)
 static void
 test_fence_is_forgotten_when_anybody_registers(void **state)
 {
-    struct lun *a = process(1), *b = process(2);
+    struct lun *a = registered(1), *b = registered(2);
 
     (void)state;
-    assert_int_equal(lun_register(a, soon()), 0);
-    assert_int_equal(lun_register(b, soon()), 0);
     fake.refuses_abort = true;
     assert_int_equal(lun_fence(a, 2, soon()), 0);
     assert_int_equal(fake.resets, 1);
@@ -531,10 +510,9 @@ test_fence_is_forgotten_when_anybody_registers(void **state)
 static void
 test_missing_key_proves_nothing(void **state)
 {
-    struct lun *a = process(1);
+    struct lun *a = registered(1);
 
     (void)state;
-    assert_int_equal(lun_register(a, soon()), 0);
     fake.reset_error = EIO;
     assert_int_equal(lun_fence(a, 2, soon()), -EIO);
     fake.reset_error = 0;
@@ -548,10 +526,9 @@ test_missing_key_proves_nothing(void **state)
 static void
 test_missing_key_without_a_reset_to_have(void **state)
 {
-    struct lun *a = process(1);
+    struct lun *a = registered(1);
 
     (void)state;
-    assert_int_equal(lun_register(a, soon()), 0);
     fake.refuses_reset = true;
     assert_int_equal(lun_fence(a, 2, soon()), 0);
     assert_int_equal(fake.aborts, 0);
@@ -565,11 +542,9 @@ test_missing_key_without_a_reset_to_have(void **state)
 static void
 test_fencing_makes_a_lost_reservation_again(void **state)
 {
-    struct lun *a = process(1), *b = process(2);
+    struct lun *a = registered(1), *b = registered(2);
 
     (void)state;
-    assert_int_equal(lun_register(a, soon()), 0);
-    assert_int_equal(lun_register(b, soon()), 0);
     fake.type = 0;
     fake.holder = 0;
     assert_int_equal(lun_fence(a, 2, soon()), 0);
@@ -606,11 +581,9 @@ test_conflict_as_nvme_tells_it(void **state)
 static void
 test_no_fence_is_claimed_without_abort_and_reset(void **state)
 {
-    struct lun *a = process(1), *b = process(2);
+    struct lun *a = registered(1), *b = registered(2);
 
     (void)state;
-    assert_int_equal(lun_register(a, soon()), 0);
-    assert_int_equal(lun_register(b, soon()), 0);
     fake.refuses_abort = fake.refuses_reset = true;
     assert_int_equal(lun_fence(a, 2, soon()), -EOPNOTSUPP);
     assert_int_equal(fake.preempts, 0);
@@ -622,11 +595,9 @@ test_no_fence_is_claimed_without_abort_and_reset(void **state)
 static void
 test_reset_that_failed_is_still_owed(void **state)
 {
-    struct lun *a = process(1), *b = process(2);
+    struct lun *a = registered(1), *b = registered(2);
 
     (void)state;
-    assert_int_equal(lun_register(a, soon()), 0);
-    assert_int_equal(lun_register(b, soon()), 0);
     fake.refuses_abort = true;
     fake.reset_error = EIO;
     assert_int_equal(lun_fence(a, 2, soon()), -EIO);

@@ -153,6 +153,7 @@ test_route_slow_peer_is_better_than_none(void **state)
     assert_int_equal(w->r.peer, 1);
 
     /* and lost paths never ask how fast a peer is */
+    world_init(w);
     go_local(w);
     own_paths(w, false);
     peers_ready(w, 2);
