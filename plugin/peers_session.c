@@ -158,6 +158,19 @@ session_grow(struct session *s)
     s->njoining = left;
 }
 
+/* Would the peer serve over this parked connection, which may be NULL? */
+static bool
+is_ready(struct link *k, const struct peers_lun *want)
+{
+    struct export_info info;
+    struct link_status st;
+
+    if (!k)
+        return false;
+    link_get_status(k, &st);
+    return !peers_link_problem(&st, want, &info, clock_ms());
+}
+
 int
 peers_open(struct peers *p, const struct peers_request *rq,
            struct session **out, char *why, size_t whylen)
@@ -176,13 +189,7 @@ peers_open(struct peers *p, const struct peers_request *rq,
     snprintf(why, whylen, "no connection is ready");
     for (size_t i = 0;
          i < LINKS_MAX && s->nlinks + s->njoining < p->lun->connections; i++) {
-        struct export_info info;
-        struct link_status st;
-
-        if (!peer->links[i])
-            continue;
-        link_get_status(peer->links[i], &st);
-        if (peers_link_problem(&st, &want, &info, clock_ms()))
+        if (!is_ready(peer->links[i], &want))
             continue;
         if (s->nlinks > 0) {
             let_join(p, peer, i, s, rq);
@@ -221,13 +228,7 @@ peers_take(struct peers *p, const struct peers_request *rq,
         return NULL;
     pthread_mutex_lock(&p->lock);
     for (size_t i = 0; i < LINKS_MAX && !k; i++) {
-        struct export_info info;
-        struct link_status st;
-
-        if (!peer->links[i])
-            continue;
-        link_get_status(peer->links[i], &st);
-        if (peers_link_problem(&st, &want, &info, clock_ms()))
+        if (!is_ready(peer->links[i], &want))
             continue;
         k = peer->links[i];
         peer->links[i] = NULL;
