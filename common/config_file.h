@@ -40,6 +40,9 @@ struct config_file {
  * owns:    f is ended with config_file_fini in any case
  */
 int config_file_read(struct config_file *f, FILE *stream);
+
+/* config_file_fini - free what config_file_read has stored; path and errors
+ * are the caller's. */
 void config_file_fini(struct config_file *f);
 
 /* config_file_mistake - tell one and count it; line 0: the whole file. */

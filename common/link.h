@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* One NBD connection to a peer's proxy: parked before NBD_OPT_GO, then live.
  *
- * Each link has a thread of its own that runs libnbd's state machine and is
- * the only one to poll its socket; commands are issued from any thread.
+ * Each link has a thread of its own that runs libnbd's state machine.  Commands
+ * are issued from any thread; the one that waits alone for an answer polls the
+ * socket in place of the link's.
  */
 #ifndef DETOUR_COMMON_LINK_H
 #define DETOUR_COMMON_LINK_H
@@ -96,9 +97,10 @@ void link_end(struct link *k);
  */
 void link_destroy(struct link *k);
 
-/* link_get_status - copy; never blocks on the network. */
+/* link_get_status - copy; never blocks on the network.  threads: any */
 void link_get_status(struct link *k, struct link_status *st);
 
+/* link_failure_name - one lower-case word, as status and metrics have it. */
 const char *link_failure_name(enum link_failure f);
 
 /* link_go - ask a parked peer for an export and go live.
@@ -107,6 +109,8 @@ const char *link_failure_name(enum link_failure f);
  *                      stands in link_status.refusal
  *             -EBUSY   the link is not LINK_PARKED
  *             -ETIMEDOUT, -ENOTCONN  the link is LINK_DEAD
+ * units:   deadline_ms as clock_ms
+ * threads: one at a time
  */
 int link_go(struct link *k, const char *export_name, uint64_t deadline_ms);
 
@@ -134,18 +138,19 @@ enum link_op {
     LINK_EXTENTS,
 };
 
+/* As LUN_FUA and LUN_NO_HOLE. */
 #define LINK_FUA     1u
 #define LINK_NO_HOLE 2u
 
 struct link_extent {
-    uint64_t count;
+    uint64_t count; /* bytes */
     uint32_t flags; /* NBD_STATE_* of base:allocation */
 };
 
 struct link_command {
     enum link_op op;
     unsigned flags;
-    uint64_t offset, count;
+    uint64_t offset, count; /* bytes */
     void *data; /* READ, WRITE: count bytes, not touched after the end */
     struct link_extent *extents; /* EXTENTS: room for max_extents */
     size_t max_extents, n_extents;
@@ -163,7 +168,8 @@ struct link_command {
  */
 int link_run(struct link *k, struct link_command *c, bool *sent);
 
-/* link_oldest_ms - when the oldest unanswered command left; 0: none. */
+/* link_oldest_ms - when the oldest unanswered command left; 0: none.
+ * threads: any */
 uint64_t link_oldest_ms(struct link *k);
 
 #endif

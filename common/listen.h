@@ -17,7 +17,8 @@
  * owns:    the caller ends it with listen_close
  */
 int *listen_open(const struct config_host *h);
-/* listen_close - those of fds that are not negative, and the array. */
+
+/* listen_close - those of the n fds that are not negative, and the array. */
 void listen_close(int *fds, size_t n);
 
 #endif

@@ -57,6 +57,7 @@ json_t *judge_luns(const struct picture *p, const json_t *checks,
 const char *judge_lun_of(const struct picture *p,
                          const struct picture_source *s);
 
+/* level_name - "pass", "warn" or "fail". */
 const char *level_name(enum level l);
 
 #endif

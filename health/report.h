@@ -11,13 +11,14 @@
  *
  *   {"id", "size", "block_size",
  *    "verdict": {"state", "reason", "since_s"},
- *    "paths": [{"name", "state", "since_s", "error"}],
+ *    "paths": [{"name", "state", "since_s", "error", "detail"}],
+ *    "map": {"name", "queueing", "age_s", "orders", "multipathd"},
  *    "probe": {"age_s", "us", "stuck", "recent_us", "usual_us"},
  *    "registration": {"state", "number", "key"},
  *    "inflight", "orphans", "orphan_reads"}
  *
  * Ages are seconds before now as numbers; a key is a string of 16 hex digits;
- * what is not known is null.
+ * what is not known, or is not there, is null.
  *
  * errors:  NULL when there is no memory
  * owns:    a new reference

@@ -119,7 +119,7 @@ void gate_finish(struct gate *g, struct gate_request *rq);
 void gate_open_local(struct gate *g, uint64_t registration_no);
 void gate_open_peer(struct gate *g, int peer, struct session *session);
 
-/* gate_serial - of the last opening. */
+/* gate_serial - of the last opening; 0: there was none.  threads: any */
 uint64_t gate_serial(struct gate *g);
 
 /* gate_settle - see which orphans of our own paths have come back, and let in
@@ -196,6 +196,8 @@ struct gate_stats {
     unsigned long answered;
     unsigned orphans; /* ranges that writes wait for */
 };
+
+/* gate_get_stats - how things are at this moment.  threads: any */
 void gate_get_stats(struct gate *g, struct gate_stats *st);
 
 #endif

@@ -158,7 +158,6 @@ peers_find(const struct peers *p, const char *host)
 
 /* ---- what a peer says -------------------------------------------------- */
 
-/* Why a link cannot be used now, for people; NULL: it can. */
 const char *
 peers_link_problem(const struct link_status *st, const struct peers_lun *want,
                    struct export_info *info, uint64_t now_ms)

@@ -11,8 +11,8 @@
 
 #include "common/config.h"
 #include "common/export.h"
-#include "lun/lun.h"
 #include "common/link.h"
+#include "lun/lun.h"
 #include "plugin/route.h"
 
 struct peers;
@@ -40,9 +40,12 @@ struct peers *peers_create(const struct config *cfg,
                            const struct config_lun *lun, const char *client,
                            const char *tls_dir, void (*changed)(void *opaque),
                            void *opaque);
+
+/* peers_destroy - end all connections; NULL is fine. */
 void peers_destroy(struct peers *p);
 
-/* peers_count, peers_host, peers_find - the peers, by index. */
+/* peers_count, peers_host, peers_find - the peers, by index; ROUTE_SELF where
+ * there is no such host.  threads: any */
 size_t peers_count(const struct peers *p);
 const struct config_host *peers_host(const struct peers *p, int peer);
 int peers_find(const struct peers *p, const char *host);
@@ -55,7 +58,8 @@ int peers_find(const struct peers *p, const char *host);
  * peers_open. */
 void peers_tend(struct peers *p, const struct peers_lun *want, uint64_t keep);
 
-/* peers_view - fill out[peers_count]. */
+/* peers_view - fill out[peers_count]: who is ready to serve us, and how well.
+ * threads: any */
 void peers_view(struct peers *p, const struct peers_lun *want,
                 struct route_peer *out);
 

@@ -26,6 +26,8 @@ void buffer_append(struct buffer *b, const void *data, size_t len);
 
 /* buffer_clear - forget the bytes, keep the memory. */
 void buffer_clear(struct buffer *b);
+
+/* buffer_fini - free the memory; b is empty and usable then. */
 void buffer_fini(struct buffer *b);
 
 #endif

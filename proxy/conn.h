@@ -27,7 +27,7 @@ enum conn_phase {
 };
 
 struct conn {
-    /* fixed after conn_start */
+    /* fixed after conn_start_take_fd */
     struct server *server;
     uint64_t id;
     char ip[64];      /* of the peer */
@@ -65,6 +65,7 @@ void conn_start_take_fd(struct server *s, int fd,
  * threads: any that holds server->lock, or the share's lock for a member */
 void conn_order(struct conn *c, enum session_order o);
 
+/* conn_phase_name - one lower-case word, for log lines. */
 const char *conn_phase_name(enum conn_phase p);
 
 #endif

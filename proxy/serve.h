@@ -67,6 +67,7 @@ unsigned serve_step(struct serve *s, const struct serve_sample *w,
 /* serve_due_ms - when a step is due though nothing happened. */
 uint64_t serve_due_ms(const struct serve *s, uint64_t now_ms);
 
+/* serve_state_name - one lower-case word, as status has it. */
 const char *serve_state_name(enum serve_state s);
 
 #endif

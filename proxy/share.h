@@ -37,6 +37,8 @@ struct share *share_create(const struct config *c, const struct config_lun *l);
  * No member and no call may be left.  Waits for orphans until deadline_ms. */
 void share_destroy(struct share *s, uint64_t deadline_ms);
 
+/* share_config, share_lun, share_extents - its parts, lent until
+ * share_destroy.  threads: any */
 const struct config_lun *share_config(const struct share *s);
 struct lun *share_lun(struct share *s);
 struct extents *share_extents(struct share *s);
@@ -95,6 +97,7 @@ struct share_status {
     struct monitor_status monitor;
 };
 
+/* share_get_status - never blocks on the device.  threads: any */
 void share_get_status(struct share *s, struct share_status *st);
 
 /* share_each_session - call f for every session, under the share's lock. */

@@ -13,16 +13,19 @@
  *   POST /drain, /undrain  body empty, or {"lun": NAME}
  *
  *   {"process": "proxy", "pid", "version", "host", "uptime_s", "draining",
- *    "connections",
- *    "luns": [{"lun", "state", "reason", "since_s", "draining",
- *              "lun_status": see health/report.h,
+ *    "connections", "refused", "tls_errors",
+ *    "luns": [{"lun", "state", "reason", "since_s", "draining", "fences",
+ *              "fences_failed", "lun_status": see health/report.h,
  *              "sessions": [{"host", "client", "generation", "age_s",
  *                            "unfinished_writes",
  *                            "connections": [{"address", "age_s", "inflight",
  *                              "requests", "bytes_read",
- *                              "bytes_written"}]}]}]}
+ *                              "bytes_written"}]}],
+ *              "clients": [{"host", "client", "requests", "bytes_read",
+ *                           "bytes_written"}]}]}
  *
- * client and generation are null for a plain NBD client.
+ * client and generation are null for a plain NBD client; clients has all that
+ * there have been.
  */
 unsigned status_handle(void *opaque, const char *method, const char *path,
                        const json_t *body, json_t **reply);

@@ -25,7 +25,7 @@ struct stream {
     size_t sent, gathered;
 };
 
-/* stream_init - take over a connected non-blocking socket.
+/* stream_init_take_fd - take over a connected non-blocking socket.
  *
  * owns:    s, until stream_fini
  */

@@ -19,6 +19,8 @@ struct tls;
  * owns:    c must outlive it; ended with tls_destroy
  */
 struct tls *tls_create(const struct config *c, char *err, size_t errlen);
+
+/* tls_destroy - NULL is fine; contexts that were handed out live on. */
 void tls_destroy(struct tls *t);
 
 /* tls_reload - load the files anew, for connections to come.

@@ -67,7 +67,7 @@ struct trace {
     size_t room_requests, room_runs, room_lanes, room_notes;
 };
 
-/* request_answered - was there an answer, and was it success? */
+/* request_ok - was there an answer, and was it success? */
 static inline bool
 request_ok(const struct request *r)
 {
