@@ -171,7 +171,6 @@ parse(struct transmit *t)
         t->in_start = t->in_stop = 0;
 }
 
-/* Replies that have gone made room for what is in the buffer. */
 bool
 transmit_can_parse(const struct transmit *t)
 {
