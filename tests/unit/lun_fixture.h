@@ -126,6 +126,15 @@ fixture_lun(const struct lun_options *opt)
     return l;
 }
 
+/* The same, with nothing special asked for. */
+static inline struct lun *
+fixture_lun_on(const char *device)
+{
+    struct lun_options opt = fixture_options(device);
+
+    return fixture_lun(&opt);
+}
+
 /* A request of count bytes; writes are filled with fill. */
 static inline struct lun_io *
 request(struct lun_queue *q, enum lun_op op, uint64_t offset, uint64_t count,

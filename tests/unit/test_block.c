@@ -37,8 +37,7 @@ test_rundir_missing_is_refused(void **state)
 static void
 test_file_is_known(void **state)
 {
-    struct lun_options opt = fixture_options(fixture_file("disk", 3 * MIB));
-    struct lun *l = fixture_lun(&opt);
+    struct lun *l = fixture_lun_on(fixture_file("disk", 3 * MIB));
     struct lun_status st = status_of(l);
     struct lun_path path;
 
@@ -98,8 +97,7 @@ test_unexpected_identity_is_never_served(void **state)
 static void
 test_replaced_file_is_never_served(void **state)
 {
-    struct lun_options opt = fixture_options(fixture_file("disk", MIB));
-    struct lun *l = fixture_lun(&opt);
+    struct lun *l = fixture_lun_on(fixture_file("disk", MIB));
     struct lun_queue *q = lun_queue_create(l);
 
     (void)state;
@@ -114,8 +112,7 @@ test_replaced_file_is_never_served(void **state)
 static void
 test_growth_is_seen(void **state)
 {
-    struct lun_options opt = fixture_options(fixture_file("disk", MIB));
-    struct lun *l = fixture_lun(&opt);
+    struct lun *l = fixture_lun_on(fixture_file("disk", MIB));
     struct lun_queue *q = lun_queue_create(l);
 
     (void)state;
@@ -130,8 +127,7 @@ test_growth_is_seen(void **state)
 static void
 test_file_that_shrank_fails_reads(void **state)
 {
-    struct lun_options opt = fixture_options(fixture_file("disk", MIB));
-    struct lun *l = fixture_lun(&opt);
+    struct lun *l = fixture_lun_on(fixture_file("disk", MIB));
     struct lun_queue *q = lun_queue_create(l);
 
     (void)state;
@@ -170,8 +166,7 @@ test_wrong_requests_are_refused(void **state)
         {LUN_ZERO, 0, 0, 64 * MIB, -EINVAL},
         {(enum lun_op)99, 0, 0, 4096, -EINVAL},
     };
-    struct lun_options opt = fixture_options(fixture_file("disk", MIB));
-    struct lun *l = fixture_lun(&opt);
+    struct lun *l = fixture_lun_on(fixture_file("disk", MIB));
     struct lun_queue *q = lun_queue_create(l);
 
     (void)state;
@@ -196,8 +191,7 @@ test_wrong_requests_are_refused(void **state)
 static void
 test_more_than_the_room_is_refused(void **state)
 {
-    struct lun_options opt = fixture_options(fixture_file("disk", MIB));
-    struct lun *l = fixture_lun(&opt);
+    struct lun *l = fixture_lun_on(fixture_file("disk", MIB));
     struct lun_queue *q = lun_queue_create(l);
     struct lun_io *io = lun_io_get(q, 4096);
 
@@ -249,8 +243,7 @@ test_too_early_is_refused(void **state)
 static void
 test_refused_request_makes_fd_readable(void **state)
 {
-    struct lun_options opt = fixture_options(fixture_file("disk", MIB));
-    struct lun *l = fixture_lun(&opt);
+    struct lun *l = fixture_lun_on(fixture_file("disk", MIB));
     struct lun_queue *q = lun_queue_create(l);
     struct pollfd fd = {.fd = lun_queue_fd(q), .events = POLLIN};
     struct lun_io *got[4];
@@ -270,8 +263,7 @@ test_refused_request_makes_fd_readable(void **state)
 static void
 test_abandoned_refusal_is_forgotten(void **state)
 {
-    struct lun_options opt = fixture_options(fixture_file("disk", MIB));
-    struct lun *l = fixture_lun(&opt);
+    struct lun *l = fixture_lun_on(fixture_file("disk", MIB));
     struct lun_queue *q = lun_queue_create(l);
     struct lun_io *io = request(q, LUN_READ, 1, 4096, 0), *got;
 
@@ -292,8 +284,7 @@ test_abandoned_refusal_is_forgotten(void **state)
 static void
 test_fd_is_readable_when_something_is_done(void **state)
 {
-    struct lun_options opt = fixture_options(fixture_file("disk", MIB));
-    struct lun *l = fixture_lun(&opt);
+    struct lun *l = fixture_lun_on(fixture_file("disk", MIB));
     struct lun_queue *q = lun_queue_create(l);
     struct pollfd fd = {.fd = lun_queue_fd(q), .events = POLLIN};
     const enum lun_op ops[] = {LUN_READ, LUN_WRITE, LUN_FLUSH, LUN_ZERO};
@@ -323,8 +314,7 @@ interrupt(void *q)
 static void
 test_interrupt_ends_a_reap(void **state)
 {
-    struct lun_options opt = fixture_options(fixture_file("disk", MIB));
-    struct lun *l = fixture_lun(&opt);
+    struct lun *l = fixture_lun_on(fixture_file("disk", MIB));
     struct lun_queue *q = lun_queue_create(l);
     struct lun_io *got;
 
@@ -343,8 +333,7 @@ test_interrupt_ends_a_reap(void **state)
 static void
 test_interrupt_makes_fd_readable(void **state)
 {
-    struct lun_options opt = fixture_options(fixture_file("disk", MIB));
-    struct lun *l = fixture_lun(&opt);
+    struct lun *l = fixture_lun_on(fixture_file("disk", MIB));
     struct lun_queue *q = lun_queue_create(l);
     struct pollfd fd = {.fd = lun_queue_fd(q), .events = POLLIN};
     struct lun_io *got;
@@ -361,8 +350,7 @@ test_interrupt_makes_fd_readable(void **state)
 static void
 test_reap_of_nothing_waits_until_the_deadline(void **state)
 {
-    struct lun_options opt = fixture_options(fixture_file("disk", MIB));
-    struct lun *l = fixture_lun(&opt);
+    struct lun *l = fixture_lun_on(fixture_file("disk", MIB));
     struct lun_queue *q = lun_queue_create(l);
     uint64_t deadline_ms = clock_ms() + 50;
     struct lun_io *got;
@@ -377,8 +365,7 @@ test_reap_of_nothing_waits_until_the_deadline(void **state)
 static void
 test_destroyed_queue_forgets_what_was_done(void **state)
 {
-    struct lun_options opt = fixture_options(fixture_file("disk", MIB));
-    struct lun *l = fixture_lun(&opt);
+    struct lun *l = fixture_lun_on(fixture_file("disk", MIB));
     struct lun_tally *t = lun_tally_create();
 
     (void)state;
@@ -500,8 +487,7 @@ run_model(struct lun *l, unsigned rounds)
 static void
 test_file_keeps_what_was_written(void **state)
 {
-    struct lun_options opt = fixture_options(fixture_file("disk", MODEL_SIZE));
-    struct lun *l = fixture_lun(&opt);
+    struct lun *l = fixture_lun_on(fixture_file("disk", MODEL_SIZE));
 
     (void)state;
     run_model(l, 150);
@@ -533,8 +519,7 @@ test_loop_device_keeps_what_was_written(void **state)
 static void
 test_write_is_in_the_file_when_it_is_done(void **state)
 {
-    struct lun_options opt = fixture_options(fixture_file("disk", MIB));
-    struct lun *l = fixture_lun(&opt);
+    struct lun *l = fixture_lun_on(fixture_file("disk", MIB));
     struct lun_queue *q = lun_queue_create(l);
     char want[8192], got[8192];
     int fd = open(fixture_path("disk"), O_RDONLY | O_CLOEXEC);
@@ -554,8 +539,7 @@ test_write_is_in_the_file_when_it_is_done(void **state)
 static void
 test_extents_tell_holes_from_data(void **state)
 {
-    struct lun_options opt = fixture_options(fixture_file("disk", MIB));
-    struct lun *l = fixture_lun(&opt);
+    struct lun *l = fixture_lun_on(fixture_file("disk", MIB));
     struct lun_queue *q = lun_queue_create(l);
     struct lun_extent e[8];
 
@@ -580,8 +564,7 @@ test_extents_tell_holes_from_data(void **state)
 static void
 test_zero_without_hole_stays_allocated(void **state)
 {
-    struct lun_options opt = fixture_options(fixture_file("disk", MIB));
-    struct lun *l = fixture_lun(&opt);
+    struct lun *l = fixture_lun_on(fixture_file("disk", MIB));
     struct lun_queue *q = lun_queue_create(l);
     struct lun_io *io = request(q, LUN_ZERO, 0, MIB, 0);
     struct stat st;
@@ -605,8 +588,7 @@ test_zero_without_hole_stays_allocated(void **state)
 static void
 test_drain_registers_once(void **state)
 {
-    struct lun_options opt = fixture_options(fixture_file("disk", MIB));
-    struct lun *l = fixture_lun(&opt);
+    struct lun *l = fixture_lun_on(fixture_file("disk", MIB));
 
     (void)state;
     assert_int_equal(status_of(l).registration, LUN_UNREGISTERED);

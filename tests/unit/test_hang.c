@@ -30,8 +30,7 @@ __tsan_default_options(void)
 static void
 abandoned_write_keeps_its_data(bool loop)
 {
-    struct lun_options opt = fixture_options(device(loop));
-    struct lun *l = fixture_lun(&opt);
+    struct lun *l = fixture_lun_on(device(loop));
     struct lun_queue *q = lun_queue_create(l);
     struct lun_tally *t = lun_tally_create();
     struct lun_status st;
@@ -78,8 +77,7 @@ test_abandoned_write_keeps_its_data_loop(void **state)
 static void
 orphan_ends_while_its_owner_sleeps(bool loop)
 {
-    struct lun_options opt = fixture_options(device(loop));
-    struct lun *l = fixture_lun(&opt);
+    struct lun *l = fixture_lun_on(device(loop));
     struct lun_queue *q = lun_queue_create(l);
     struct lun_tally *t = lun_tally_create();
 
@@ -113,8 +111,7 @@ test_orphan_ends_while_its_owner_sleeps_loop(void **state)
 static void
 owner_gets_what_it_did_not_abandon(bool loop)
 {
-    struct lun_options opt = fixture_options(device(loop));
-    struct lun *l = fixture_lun(&opt);
+    struct lun *l = fixture_lun_on(device(loop));
     struct lun_queue *q = lun_queue_create(l);
     struct lun_io *kept, *got[2];
 
@@ -150,8 +147,7 @@ test_owner_gets_what_it_did_not_abandon_loop(void **state)
 static void
 lun_is_destroyed_in_time(bool loop)
 {
-    struct lun_options opt = fixture_options(device(loop));
-    struct lun *l = fixture_lun(&opt);
+    struct lun *l = fixture_lun_on(device(loop));
     struct lun_queue *q = lun_queue_create(l);
     uint64_t begin_ms;
 
@@ -207,8 +203,7 @@ thread_can_exit(bool loop)
 {
     const enum lun_op ops[] = {LUN_READ, LUN_WRITE, LUN_FLUSH, LUN_TRIM,
                                LUN_ZERO};
-    struct lun_options opt = fixture_options(device(loop));
-    struct lun *l = fixture_lun(&opt);
+    struct lun *l = fixture_lun_on(device(loop));
 
     for (size_t i = 0; i < sizeof ops / sizeof *ops; i++) {
         struct leaver leaver = {l, ops[i]};
@@ -248,8 +243,7 @@ test_thread_can_exit_loop(void **state)
 static void
 test_unsent_writes_are_never_sent(void **state)
 {
-    struct lun_options opt = fixture_options(device(false));
-    struct lun *l = fixture_lun(&opt);
+    struct lun *l = fixture_lun_on(device(false));
     struct lun_queue *q = lun_queue_create(l);
     struct lun_tally *t = lun_tally_create();
     struct lun_io *ios[100];
@@ -281,8 +275,7 @@ test_unsent_writes_are_never_sent(void **state)
 static void
 test_zeroes_stop_when_abandoned(void **state)
 {
-    struct lun_options opt = fixture_options(device(false));
-    struct lun *l = fixture_lun(&opt);
+    struct lun *l = fixture_lun_on(device(false));
     struct lun_queue *q = lun_queue_create(l);
     struct lun_io *io;
 
@@ -303,8 +296,7 @@ test_zeroes_stop_when_abandoned(void **state)
 static void
 test_zeroes_are_written_where_fallocate_is_refused(void **state)
 {
-    struct lun_options opt = fixture_options(device(false));
-    struct lun *l = fixture_lun(&opt);
+    struct lun *l = fixture_lun_on(device(false));
     struct lun_queue *q = lun_queue_create(l);
     struct lun_io *io, *got;
 
@@ -331,8 +323,7 @@ test_zeroes_are_written_where_fallocate_is_refused(void **state)
 static void
 test_extents_are_all_data_where_nobody_knows(void **state)
 {
-    struct lun_options opt = fixture_options(device(false));
-    struct lun *l = fixture_lun(&opt);
+    struct lun *l = fixture_lun_on(device(false));
     struct lun_extent e;
 
     (void)state;
@@ -346,8 +337,7 @@ test_extents_are_all_data_where_nobody_knows(void **state)
 static void
 test_registering_waits_for_orphans(void **state)
 {
-    struct lun_options opt = fixture_options(device(false));
-    struct lun *l = fixture_lun(&opt);
+    struct lun *l = fixture_lun_on(device(false));
     struct lun_queue *q = lun_queue_create(l);
 
     (void)state;
@@ -416,8 +406,7 @@ lock_is_free(void)
 static void
 test_release_keeps_the_lock_for_orphans(void **state)
 {
-    struct lun_options opt = fixture_options(device(false));
-    struct lun *l = fixture_lun(&opt);
+    struct lun *l = fixture_lun_on(device(false));
     struct lun_queue *q = lun_queue_create(l);
 
     (void)state;
@@ -437,8 +426,7 @@ test_release_keeps_the_lock_for_orphans(void **state)
 static void
 test_failed_register_keeps_no_lock(void **state)
 {
-    struct lun_options opt = fixture_options(device(false));
-    struct lun *l = fixture_lun(&opt);
+    struct lun *l = fixture_lun_on(device(false));
     struct lun_queue *q = lun_queue_create(l);
 
     (void)state;
