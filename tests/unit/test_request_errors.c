@@ -4,6 +4,19 @@
 
 /* ---- own paths ---------------------------------------------------------- */
 
+/* Each of the errors, on the route there is, and no route is left for it. */
+static void
+are_passed_at_once(const int *errors, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        t.next_answer = 0;
+        ANSWERS({.error = -errors[i]});
+        assert_int_equal(run(LUN_WRITE, 0, 512), -errors[i]);
+    }
+    assert_int_equal(t.nreports, 0);
+    assert_false(gate_dirty(&t.gate));
+}
+
 static void
 test_request_lun_and_request_errors_are_passed_at_once(void **state)
 {
@@ -12,13 +25,7 @@ test_request_lun_and_request_errors_are_passed_at_once(void **state)
 
     (void)state;
     ROUTES(GATE_LOCAL);
-    for (size_t i = 0; i < sizeof errors / sizeof *errors; i++) {
-        t.next_answer = 0;
-        ANSWERS({.error = -errors[i]});
-        assert_int_equal(run(LUN_WRITE, 0, 512), -errors[i]);
-    }
-    assert_int_equal(t.nreports, 0);
-    assert_false(gate_dirty(&t.gate));
+    are_passed_at_once(errors, sizeof errors / sizeof *errors);
 }
 
 static void
@@ -127,13 +134,7 @@ test_request_peers_word_is_passed_at_once(void **state)
 
     (void)state;
     ROUTES(GATE_PEER);
-    for (size_t i = 0; i < sizeof errors / sizeof *errors; i++) {
-        t.next_answer = 0;
-        ANSWERS({.error = -errors[i]});
-        assert_int_equal(run(LUN_WRITE, 0, 512), -errors[i]);
-    }
-    assert_int_equal(t.nreports, 0);
-    assert_false(gate_dirty(&t.gate));
+    are_passed_at_once(errors, sizeof errors / sizeof *errors);
 }
 
 /* One that was never on our own paths: the peer is asked twice. */
