@@ -106,20 +106,26 @@ load_errors() {
         "$LAB_DIR/load-$1.out"
 }
 
-# load_stop HOST [MS] - no new requests; waits for those under way.
-load_stop() {
-    local name=load-$1 pid rc
-    running "$name" || return 1
-    pid=${LAB_PID[$name]}
-    echo end >&"${LAB_LOAD[$1]}"
-    if ! within "${2-30000}" gone "$name"; then
-        lab_kill "$name" KILL
+# load_ended NAME MS - the program was told to end: its exit status, or 1 when
+# it had to be killed.
+load_ended() {
+    local pid=${LAB_PID[$1]} rc
+    if ! within "$2" gone "$1"; then
+        lab_kill "$1" KILL
         return 1
     fi
     wait "$pid"
     rc=$?
-    unset "LAB_PID[$name]"
+    unset "LAB_PID[$1]"
     return "$rc"
+}
+
+# load_stop HOST [MS] - no new requests; waits for those under way.
+load_stop() {
+    local name=load-$1
+    running "$name" || return 1
+    echo end >&"${LAB_LOAD[$1]}"
+    load_ended "$name" "${2-30000}"
 }
 
 # expect_no_error HOST - stops the load: not one error, not one mismatch, and
@@ -174,18 +180,10 @@ blockcheck_start() {
 
 # blockcheck_stop LOAD [MS] - ends it; succeeds when its verdict is ok.
 blockcheck_stop() {
-    local name=blockcheck-$1 pid rc
+    local name=blockcheck-$1
     running "$name" || return 1
-    pid=${LAB_PID[$name]}
-    kill -TERM "$pid"
-    if ! within "${2-90000}" gone "$name"; then
-        lab_kill "$name" KILL
-        return 1
-    fi
-    wait "$pid"
-    rc=$?
-    unset "LAB_PID[$name]"
-    return "$rc"
+    kill -TERM "${LAB_PID[$name]}"
+    load_ended "$name" "${2-90000}"
 }
 
 # blockcheck_ok LOAD [MS] - stops it: all that it saw is possible, and so is
