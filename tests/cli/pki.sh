@@ -4,27 +4,13 @@
 # what they are meant for and for nothing else, and never destroys a key.
 set -u
 
+. tests/lib/tap.sh
+
 pki() { bash deploy/detour-pki -d "$dir" "$@"; }
 
 dir=$(mktemp -d "${TMPDIR:-/tmp}/pki.XXXXXX")/ca
-server=
-trap '[[ $server ]] && kill "$server" 2>/dev/null; rm -rf "${dir%/ca}"' EXIT
+trap 'rm -rf "${dir%/ca}"' EXIT
 said=${dir%/ca}/said
-n=0
-
-# check NAME COMMAND...: it must succeed; its output is shown when it does not
-check() {
-    local name=$1
-
-    shift
-    n=$((n + 1))
-    if "$@" >"$said" 2>&1; then
-        echo "ok $n - $name"
-    else
-        echo "not ok $n - $name"
-        sed 's/^/# /' "$said"
-    fi
-}
 
 # fails STATUS WORDS COMMAND...: it must end with STATUS and say WORDS
 fails() {
@@ -71,7 +57,7 @@ gnutls_verify() {
 # handshake ADDRESS: GnuTLS as host b calls OpenSSL as host a, which listens
 # on ADDRESS; both verify (-www: or it ends with its standard input)
 handshake() {
-    local out=${dir%/ca}/server port= try
+    local out=${dir%/ca}/server port= server try
 
     : >"$out"
     openssl s_server -www -accept "$1:0" -naccept 1 -tls1_3 -Verify 1 \
@@ -92,7 +78,6 @@ handshake() {
 
     kill "$server" 2>/dev/null
     wait "$server" 2>/dev/null
-    server=
     return $status
 }
 
@@ -196,4 +181,4 @@ check "its end is that far" says \
     openssl crl -in "$dir/ca-crl.pem" -noout -nextupdate
 check "revoked certificates stay on it" fails 2 "certificate revoked" verify b
 check "no scratch folder is left" says_not scratch ls "$dir"
-echo "1..$n"
+tap_end
