@@ -5,11 +5,13 @@
 # Needs $BUILD with detourctl and tests/tools/fake-control.
 set -u
 
+# shellcheck source=tests/lib/tap.sh
+. "$(dirname "$0")/../lib/tap.sh"
+
 ctl=$BUILD/detourctl
 fake=$BUILD/tests/tools/fake-control
 dir=$(mktemp -d "${TMPDIR:-/tmp}/detourctl.XXXXXX") || exit 1
 run=$dir/run
-n=0 failures=0
 
 finish() {
     local pid
@@ -22,19 +24,18 @@ finish() {
 }
 trap finish EXIT
 
-# ok NAME COMMAND...: one line of TAP
+# ok NAME COMMAND...: a check, which when it fails shows the last answer
 ok() {
     local name=$1
     shift
-    n=$((n + 1))
     if "$@"; then
-        echo "ok $n - $name"
+        pass "$name"
     else
-        echo "not ok $n - $name"
-        failures=$((failures + 1))
-        sed 's/^/# out: /' "$dir/out"
-        sed 's/^/# err: /' "$dir/err"
-        echo "# exit status: $status"
+        fail "$name" "$(
+            sed 's/^/out: /' "$dir/out"
+            sed 's/^/err: /' "$dir/err"
+            echo "exit status: $status"
+        )"
     fi
 }
 
@@ -489,5 +490,4 @@ status=0
 "$ctl" --rundir "$run" status >/dev/full 2>"$dir/err" || status=$?
 ok "output that is lost is an error" exits 2
 
-echo "1..$n"
-exit $((failures > 0))
+tap_end
