@@ -8,8 +8,10 @@
 #include "common/clock.h"
 
 /* For everything that must happen sooner or later: generous, since the tests
- * also run under valgrind and on slow machines. */
+ * also run under valgrind and on slow machines.  A test may have its own. */
+#ifndef PATIENCE_MS
 #define PATIENCE_MS 30000
+#endif
 
 /* Poll a condition until it holds; fail the test when it never does. */
 #define eventually(condition)                                                  \

@@ -132,7 +132,7 @@ hang_write(struct lun_queue *q, struct lun_tally *t, int fill)
 
     io->tally = t;
     lun_submit(q, io);
-    wait_until(lun_reap(q, &got, 1, clock_ms() + 1) == 0 &&
+    eventually(lun_reap(q, &got, 1, clock_ms() + 1) == 0 &&
                tell("held\n") > before);
     lun_abandon(io);
 }

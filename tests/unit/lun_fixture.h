@@ -23,27 +23,16 @@
 #include "common/clock.h"
 #include "lun/lun.h"
 
-#define SOON_MS 10000 /* what must happen does so by far earlier */
+#define PATIENCE_MS 10000 /* what must happen does so by far earlier */
+#include "tests/unit/eventually.h"
 
 static char fixture_dir[128]; /* of this test; holds all it makes */
 
 static inline uint64_t
 soon(void)
 {
-    return clock_ms() + SOON_MS;
+    return clock_ms() + PATIENCE_MS;
 }
-
-/* Wait until a condition holds; fails the test when it does not. */
-#define wait_until(condition)                                                  \
-    do {                                                                       \
-        uint64_t until_ms_ = soon();                                           \
-                                                                               \
-        while (!(condition)) {                                                 \
-            if (clock_ms() > until_ms_)                                        \
-                fail_msg("never came true: %s", #condition);                   \
-            usleep(1000);                                                      \
-        }                                                                      \
-    } while (0)
 
 static inline int
 fixture_setup(void **state)
@@ -122,7 +111,7 @@ fixture_lun(const struct lun_options *opt)
     struct lun *l = lun_create(opt);
 
     assert_non_null(l);
-    wait_until(status_of(l).known);
+    eventually(status_of(l).known);
     return l;
 }
 

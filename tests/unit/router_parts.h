@@ -28,6 +28,7 @@
 #include "plugin/peers.h"
 #include "plugin/router.h"
 #include "plugin/state.h"
+#define PATIENCE_MS 10000
 #include "tests/unit/eventually.h"
 
 #define GIB (UINT64_C(1) << 30)

@@ -65,12 +65,12 @@ test_missing_file_is_opened_when_it_comes(void **state)
 
     (void)state;
     assert_non_null(l);
-    wait_until(lun_get_paths(l, &path, 1) == 1 &&
+    eventually(lun_get_paths(l, &path, 1) == 1 &&
                path.state == LUN_PATH_FAILED);
     assert_string_equal(path.error, strerror(ENOENT));
     assert_int_equal(status_of(l).paths_good, 0);
     fixture_file("disk", MIB);
-    wait_until(status_of(l).known);
+    eventually(status_of(l).known);
     assert_int_equal(lun_destroy(l, soon()), 0);
 }
 
@@ -85,7 +85,7 @@ test_unexpected_identity_is_never_served(void **state)
     opt.expected_id = "naa.600140500000000000000000000000aa";
     l = lun_create(&opt);
     assert_non_null(l);
-    wait_until(status_of(l).wrong_id);
+    eventually(status_of(l).wrong_id);
     assert_false(status_of(l).known);
     q = lun_queue_create(l);
     assert_int_equal(carry_out(q, LUN_READ, 0, 4096, 0), -ESTALE);
@@ -103,7 +103,7 @@ test_replaced_file_is_never_served(void **state)
     (void)state;
     fixture_file("other", MIB);
     assert_int_equal(rename(fixture_path("other"), fixture_path("disk")), 0);
-    wait_until(status_of(l).wrong_id);
+    eventually(status_of(l).wrong_id);
     assert_int_equal(carry_out(q, LUN_WRITE, 0, 4096, 1), -ESTALE);
     lun_queue_destroy(q);
     lun_destroy(l, soon());
@@ -118,7 +118,7 @@ test_growth_is_seen(void **state)
     (void)state;
     assert_int_equal(carry_out(q, LUN_WRITE, MIB, 4096, 1), -ENOSPC);
     fixture_file("disk", 2 * MIB);
-    wait_until(status_of(l).size == 2 * MIB);
+    eventually(status_of(l).size == 2 * MIB);
     assert_int_equal(carry_out(q, LUN_WRITE, MIB, 4096, 1), 0);
     lun_queue_destroy(q);
     lun_destroy(l, soon());
@@ -251,7 +251,7 @@ test_refused_request_makes_fd_readable(void **state)
     (void)state;
     assert_int_equal(poll(&fd, 1, 0), 0);
     lun_submit(q, request(q, LUN_READ, 1, 4096, 0));
-    assert_int_equal(poll(&fd, 1, SOON_MS), 1);
+    assert_int_equal(poll(&fd, 1, PATIENCE_MS), 1);
     assert_int_equal(lun_reap(q, got, 4, 0), 1);
     assert_int_equal(got[0]->error, -EINVAL);
     lun_io_put(got[0]);
@@ -293,8 +293,8 @@ test_fd_is_readable_when_something_is_done(void **state)
     (void)state;
     for (size_t i = 0; i < 4; i++) {
         lun_submit(q, request(q, ops[i], 0, 4096, 0));
-        assert_int_equal(poll(&fd, 1, SOON_MS), 1);
-        wait_until(lun_reap(q, &got, 1, 0) == 1);
+        assert_int_equal(poll(&fd, 1, PATIENCE_MS), 1);
+        eventually(lun_reap(q, &got, 1, 0) == 1);
         assert_int_equal(got->error, 0);
         lun_io_put(got);
         assert_int_equal(lun_reap(q, &got, 1, 0), 0);
@@ -340,7 +340,7 @@ test_interrupt_makes_fd_readable(void **state)
 
     (void)state;
     lun_queue_interrupt(q);
-    assert_int_equal(poll(&fd, 1, SOON_MS), 1);
+    assert_int_equal(poll(&fd, 1, PATIENCE_MS), 1);
     assert_int_equal(lun_reap(q, &got, 1, 0), 0);
     assert_int_equal(poll(&fd, 1, 0), 0);
     lun_queue_destroy(q);
@@ -382,7 +382,7 @@ test_destroyed_queue_forgets_what_was_done(void **state)
         lun_queue_destroy(q);
     }
     assert_true(lun_tally_wait(t, soon()));
-    wait_until(status_of(l).inflight == 0);
+    eventually(status_of(l).inflight == 0);
     assert_int_equal(status_of(l).orphans, 0);
     lun_tally_put(t);
     assert_int_equal(lun_destroy(l, soon()), 0);

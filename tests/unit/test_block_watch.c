@@ -260,7 +260,7 @@ static void
 start(void)
 {
     open_lun(fixture_file("disk", 1 << 20));
-    wait_until(status_of(l).known);
+    eventually(status_of(l).known);
 }
 
 /* A map that was read. */
@@ -270,7 +270,7 @@ start_map(void)
     struct lun_map m;
 
     start();
-    wait_until(lun_get_map(l, &m) && m.read_ms > 0 &&
+    eventually(lun_get_map(l, &m) && m.read_ms > 0 &&
                status_of(l).paths_known == 2);
 }
 
@@ -322,7 +322,7 @@ teardown(void **state)
     l = NULL;
     fake_daemon_stop();
     /* a thread that was left behind may be in there */
-    wait_until(dm_count(&dm.inside) == 0);
+    eventually(dm_count(&dm.inside) == 0);
     close(heard.fd);
     return fixture_teardown(state);
 }
@@ -359,7 +359,7 @@ turn_over(bool with_event)
     if (with_event)
         tell(active ? UEVENT_PATH_REINSTATED : UEVENT_PATH_FAILED, "dm-3",
              "8:32", active ? 2 : 1);
-    wait_until(path_of("sdc").state ==
+    eventually(path_of("sdc").state ==
                (active ? LUN_PATH_GOOD : LUN_PATH_FAILED));
 }
 
@@ -385,7 +385,7 @@ test_paths_are_told_with_what_is_known_of_them(void **state)
     dm.map.paths[0].failures = 3;
     start_map();
     assert_int_equal(status_of(l).paths_good, 2);
-    wait_until(strstr(path_of("sdb").detail, "checker"));
+    eventually(strstr(path_of("sdb").detail, "checker"));
     assert_string_equal(path_of("sdb").detail,
                         "group 1, failed 3 times, priority 50, tur checker: "
                         "ready");
@@ -429,7 +429,7 @@ test_events_the_kernel_dropped_are_a_reason_to_look(void **state)
 
         SET_DM(map.paths[1].active, active);
         lose_events();
-        wait_until(path_of("sdc").state ==
+        eventually(path_of("sdc").state ==
                    (active ? LUN_PATH_GOOD : LUN_PATH_FAILED));
     }
     assert_true(clock_ms() - begun_ms < 2500);
@@ -448,10 +448,10 @@ test_events_in_the_wrong_order_change_nothing(void **state)
     tell(UEVENT_PATH_FAILED, "dm-3", "8:32", 0);
     tell(UEVENT_PATH_FAILED, "dm-3", "8:16", 1);
     tell(UEVENT_PATH_REINSTATED, "dm-3", "8:16", 2);
-    wait_until(status_of(l).paths_good == 0);
+    eventually(status_of(l).paths_good == 0);
     reads = dm_count(&dm.reads);
     tell(UEVENT_PATH_REINSTATED, "dm-3", "8:32", 2);
-    wait_until(dm_count(&dm.reads) > reads + 1);
+    eventually(dm_count(&dm.reads) > reads + 1);
     assert_int_equal(status_of(l).paths_good, 0);
     assert_int_equal(status_of(l).paths_known, 2);
 }
@@ -467,8 +467,8 @@ test_no_path_in_the_map_is_told_though_disks_run(void **state)
     SET_DM(map.paths[0].active, false);
     SET_DM(map.paths[1].active, false);
     tell(UEVENT_PATH_FAILED, "dm-3", "8:32", 0);
-    wait_until(status_of(l).paths_good == 0);
-    wait_until(notified > before);
+    eventually(status_of(l).paths_good == 0);
+    eventually(notified > before);
 }
 
 /* A path that is offline in sysfs; events tell nothing of that. */
@@ -481,7 +481,7 @@ test_sysfs_speaks_against_a_path_too(void **state)
     start_map();
     since_ms = path_of("sdb").since_ms;
     fake_sysfs_put("class/block/sdc/device/state", "transport-offline");
-    wait_until(path_of("sdc").state == LUN_PATH_FAILED);
+    eventually(path_of("sdc").state == LUN_PATH_FAILED);
     assert_string_equal(path_of("sdc").error, "state transport-offline");
     assert_true(path_of("sdc").since_ms >= since_ms);
     assert_int_equal(path_of("sdb").since_ms, since_ms);
@@ -494,17 +494,17 @@ test_path_list_changes_under_us(void **state)
     (void)state;
     start_map();
     fake_sysfs_path("dm-3", "sdd", "8:48", "running");
-    wait_until(status_of(l).paths_known == 3);
+    eventually(status_of(l).paths_known == 3);
     assert_string_equal(path_of("sdd").detail, ""); /* the map has no such */
     pthread_mutex_lock(&dm.lock);
     dm.map.paths[2] = (struct dm_path){.dev = makedev(8, 48), .group = 3};
     dm.map.npaths = 3;
     pthread_mutex_unlock(&dm.lock);
     tell(UEVENT_DEVICE, "dm-3", "", -1);
-    wait_until(path_of("sdd").state == LUN_PATH_FAILED);
+    eventually(path_of("sdd").state == LUN_PATH_FAILED);
     fake_sysfs_remove("class/block/dm-3/slaves/sdb");
     fake_sysfs_remove("dev/block/8:16");
-    wait_until(status_of(l).paths_known == 2);
+    eventually(status_of(l).paths_known == 2);
     assert_string_equal(path_of("sdb").name, "");
     assert_int_equal(status_of(l).paths_good, 1);
 }
@@ -516,11 +516,11 @@ test_path_that_takes_another_ones_name_is_looked_up_by_number(void **state)
     (void)state;
     dm.map.paths[1].active = false;
     start_map();
-    wait_until(path_of("sdc").state == LUN_PATH_FAILED);
+    eventually(path_of("sdc").state == LUN_PATH_FAILED);
     fake_sysfs_device("sdb", "8:32");
     fake_sysfs_device("sdc", "8:16");
-    wait_until(path_of("sdb").state == LUN_PATH_FAILED);
-    wait_until(path_of("sdc").state == LUN_PATH_GOOD);
+    eventually(path_of("sdb").state == LUN_PATH_FAILED);
+    eventually(path_of("sdc").state == LUN_PATH_GOOD);
 }
 
 static void
@@ -541,7 +541,7 @@ test_renamed_map_is_followed(void **state)
     strcpy(dm.map.name, "renamed");
     pthread_mutex_unlock(&dm.lock);
     tell(UEVENT_DEVICE, "dm-3", "", -1);
-    wait_until(strcmp(map_now().name, "renamed") == 0);
+    eventually(strcmp(map_now().name, "renamed") == 0);
     assert_int_equal(status_of(l).paths_good, 2);
 }
 
@@ -558,13 +558,13 @@ test_removed_device_is_noticed_by_its_event(void **state)
     begun_ms = clock_ms();
     gone = true;
     tell(UEVENT_DEVICE, "dm-3", "", -1);
-    wait_until(status_of(l).paths_good == 0);
+    eventually(status_of(l).paths_good == 0);
     assert_true(clock_ms() - begun_ms < 900);
     assert_int_equal(status_of(l).paths_known, 1);
     assert_false(lun_get_map(l, &m));
     gone = false;
     tell(UEVENT_DEVICE, "dm-3", "", -1);
-    wait_until(lun_get_map(l, &m) && status_of(l).paths_good == 2);
+    eventually(lun_get_map(l, &m) && status_of(l).paths_good == 2);
 }
 
 /* ---- those who hang ---------------------------------------------- */
@@ -579,15 +579,15 @@ test_hanging_device_mapper_leaves_sysfs(void **state)
     start_map();
     SET_DM(hangs, true);
     fake_sysfs_put("class/block/sdb/device/state", "offline");
-    wait_until(path_of("sdb").state == LUN_PATH_FAILED);
+    eventually(path_of("sdb").state == LUN_PATH_FAILED);
     /* what the map said of sdc is forgotten in time */
-    wait_until(path_of("sdc").state == LUN_PATH_GOOD);
+    eventually(path_of("sdc").state == LUN_PATH_GOOD);
     begun_ms = clock_ms();
     for (int i = 0; i < 1000; i++)
         status_of(l);
     assert_true(clock_ms() - begun_ms < 1000);
     SET_DM(hangs, false);
-    wait_until(path_of("sdc").state == LUN_PATH_FAILED);
+    eventually(path_of("sdc").state == LUN_PATH_FAILED);
 }
 
 static void
@@ -600,7 +600,7 @@ test_hanging_device_mapper_does_not_keep_the_lun(void **state)
     start_map();
     SET_DM(hangs, true);
     reads = dm_count(&dm.reads);
-    wait_until(dm_count(&dm.reads) > reads);
+    eventually(dm_count(&dm.reads) > reads);
     begun_ms = clock_ms();
     assert_int_equal(lun_destroy(l, soon()), 0);
     assert_true(clock_ms() - begun_ms < 1500);
@@ -612,7 +612,7 @@ test_absent_multipathd_is_told(void **state)
 {
     (void)state;
     start_map();
-    wait_until(map_now().multipathd[0]);
+    eventually(map_now().multipathd[0]);
     assert_string_equal(map_now().multipathd,
                         "does not answer: Connection refused");
     assert_heard_at_once();
@@ -624,9 +624,9 @@ test_hanging_multipathd_keeps_nobody(void **state)
     (void)state;
     fake_daemon_set(DAEMON_HANGS, "");
     start_map();
-    wait_until(fake_daemon_count(&fake_daemon.shown) > 0);
+    eventually(fake_daemon_count(&fake_daemon.shown) > 0);
     assert_heard_at_once();
-    wait_until(strcmp(map_now().multipathd,
+    eventually(strcmp(map_now().multipathd,
                       "does not answer: Connection timed out") == 0);
 }
 
@@ -636,11 +636,11 @@ test_restarted_multipathd_is_asked_again(void **state)
     (void)state;
     fake_daemon_set(DAEMON_DIES, "");
     start_map();
-    wait_until(strcmp(map_now().multipathd,
+    eventually(strcmp(map_now().multipathd,
                       "does not answer: Connection reset by peer") == 0);
     fake_daemon_set(DAEMON_ANSWERS, DAEMON_MAP);
     turn_over(true);
-    wait_until(strcmp(map_now().multipathd, "answers, queueing: on") == 0);
+    eventually(strcmp(map_now().multipathd, "answers, queueing: on") == 0);
 }
 
 /* ---- a map that queues ------------------------------------------- */
@@ -653,9 +653,9 @@ test_queueing_map_is_told_and_left_alone(void **state)
     (void)state;
     dm.map.queues = true;
     start_map();
-    wait_until(map_now().queues);
+    eventually(map_now().queues);
     reads = dm_count(&dm.reads);
-    wait_until(dm_count(&dm.reads) > reads + 1);
+    eventually(dm_count(&dm.reads) > reads + 1);
     assert_int_equal(dm_count(&dm.orders), 0);
     assert_int_equal(fake_daemon_count(&fake_daemon.ordered), 0);
 }
@@ -666,22 +666,22 @@ test_given_up_paths_make_the_map_fail(void **state)
     (void)state;
     dm.map.queues = true;
     start_map();
-    wait_until(map_now().queues);
+    eventually(map_now().queues);
     lun_fail_queued(l, true);
-    wait_until(!map_now().queues);
+    eventually(!map_now().queues);
     assert_int_equal(dm_count(&dm.orders), 1);
     assert_int_equal(map_now().orders, 1);
-    wait_until(fake_daemon_count(&fake_daemon.ordered) == 1);
+    eventually(fake_daemon_count(&fake_daemon.ordered) == 1);
     assert_string_equal(fake_daemon.last_order, "disablequeueing map dm-3");
     /* multipathd, started anew, puts it back: once more */
     SET_DM(map.queues, true);
-    wait_until(dm_count(&dm.orders) == 2);
-    wait_until(fake_daemon_count(&fake_daemon.ordered) == 2);
-    wait_until(!map_now().queues);
+    eventually(dm_count(&dm.orders) == 2);
+    eventually(fake_daemon_count(&fake_daemon.ordered) == 2);
+    eventually(!map_now().queues);
     /* and not when the paths are in use again */
     lun_fail_queued(l, false);
     SET_DM(map.queues, true);
-    wait_until(map_now().queues);
+    eventually(map_now().queues);
     assert_int_equal(dm_count(&dm.orders), 2);
 }
 
@@ -692,7 +692,7 @@ test_map_fails_without_multipathd_as_well(void **state)
     dm.map.queues = true;
     start_map();
     lun_fail_queued(l, true);
-    wait_until(dm_count(&dm.orders) > 0 && !map_now().queues);
+    eventually(dm_count(&dm.orders) > 0 && !map_now().queues);
 }
 
 static void
@@ -702,9 +702,9 @@ test_map_fails_while_multipathd_hangs(void **state)
     fake_daemon_set(DAEMON_HANGS, "");
     dm.map.queues = true;
     start_map();
-    wait_until(fake_daemon_count(&fake_daemon.shown) > 0);
+    eventually(fake_daemon_count(&fake_daemon.shown) > 0);
     lun_fail_queued(l, true);
-    wait_until(dm_count(&dm.orders) > 0 && !map_now().queues);
+    eventually(dm_count(&dm.orders) > 0 && !map_now().queues);
 }
 
 static void
@@ -713,10 +713,10 @@ test_multipathd_is_told_while_device_mapper_hangs(void **state)
     (void)state;
     dm.map.queues = true;
     start_map();
-    wait_until(map_now().queues);
+    eventually(map_now().queues);
     SET_DM(hangs, true);
     lun_fail_queued(l, true);
-    wait_until(fake_daemon_count(&fake_daemon.ordered) > 0);
+    eventually(fake_daemon_count(&fake_daemon.ordered) > 0);
 }
 
 /* Opening reads the partition table, which waits in the map: nobody has the
@@ -734,7 +734,7 @@ test_map_that_hangs_when_opened_is_made_to_fail(void **state)
     dm.map.queues = true;
     open_lun(path);
     lun_fail_queued(l, true);
-    wait_until(dm_count(&dm.orders) > 0);
+    eventually(dm_count(&dm.orders) > 0);
     assert_true(dev_asked() == makedev(253, 3));
 }
 
@@ -784,7 +784,7 @@ test_nvme_paths_follow_their_ana_state(void **state)
     fake_sysfs_put("class/block/nvme0n1/device/nvme2/nvme0c2n1/ana_state",
                    "inaccessible");
     start();
-    wait_until(status_of(l).paths_known == 2);
+    eventually(status_of(l).paths_known == 2);
     assert_false(lun_get_map(l, &m));
     assert_string_equal(path_of("nvme0c1n1").detail,
                         "ANA optimized, nvme1, tcp");
@@ -795,8 +795,8 @@ test_nvme_paths_follow_their_ana_state(void **state)
                    "optimized");
     fake_sysfs_put("class/block/nvme0n1/device/nvme1/state", "connecting");
     tell(UEVENT_NVME, "nvme1", "", -1);
-    wait_until(path_of("nvme0c1n1").state == LUN_PATH_FAILED);
-    wait_until(path_of("nvme0c2n1").state == LUN_PATH_GOOD);
+    eventually(path_of("nvme0c1n1").state == LUN_PATH_FAILED);
+    eventually(path_of("nvme0c2n1").state == LUN_PATH_GOOD);
     assert_int_equal(dm_count(&dm.reads), 0);
 }
 
@@ -806,12 +806,12 @@ test_disk_that_goes_offline_is_no_path(void **state)
     (void)state;
     kind = A_DISK;
     start();
-    wait_until(path_of("sdb").state == LUN_PATH_GOOD);
+    eventually(path_of("sdb").state == LUN_PATH_GOOD);
     fake_sysfs_put("class/block/sdb/device/state", "offline");
-    wait_until(status_of(l).paths_good == 0);
+    eventually(status_of(l).paths_good == 0);
     assert_string_equal(path_of("sdb").error, "state offline");
     fake_sysfs_put("class/block/sdb/device/state", "running");
-    wait_until(status_of(l).paths_good == 1);
+    eventually(status_of(l).paths_good == 1);
     assert_int_equal(dm_count(&dm.reads), 0);
 }
 

@@ -38,7 +38,7 @@ abandoned_write_keeps_its_data(bool loop)
 
     tell("hold\n");
     hang_write(q, t, 0x11);
-    wait_until(tell("held\n") > 0);
+    eventually(tell("held\n") > 0);
     st = status_of(l);
     assert_int_equal(st.orphans, 1);
     assert_int_equal(st.inflight, 1);
@@ -53,7 +53,7 @@ abandoned_write_keeps_its_data(bool loop)
     assert_int_equal(status_of(l).orphans, 1);
     tell("go\n");
     assert_true(lun_tally_wait(t, soon()));
-    wait_until(status_of(l).orphans == 0);
+    eventually(status_of(l).orphans == 0);
     assert_int_equal(status_of(l).inflight, 0);
     assert_int_equal(byte_at(8192), 0x11);
     lun_tally_put(t);
@@ -86,7 +86,7 @@ orphan_ends_while_its_owner_sleeps(bool loop)
     tell("go\n");
     /* no lun_reap, no lun_queue_destroy */
     assert_true(lun_tally_wait(t, soon()));
-    wait_until(status_of(l).orphans == 0);
+    eventually(status_of(l).orphans == 0);
     assert_int_equal(carry_out(q, LUN_WRITE, 0, 4096, 1), 0);
     lun_queue_destroy(q);
     lun_tally_put(t);
@@ -121,7 +121,7 @@ owner_gets_what_it_did_not_abandon(bool loop)
     lun_submit(q, kept);
     assert_int_equal(lun_reap(q, got, 2, clock_ms() + 20), 0);
     tell("go\n");
-    wait_until(status_of(l).orphans == 0); /* the owner looks away */
+    eventually(status_of(l).orphans == 0); /* the owner looks away */
     assert_int_equal(lun_reap(q, got, 2, soon()), 1);
     assert_ptr_equal(got[0], kept);
     assert_int_equal(kept->error, 0);
@@ -153,7 +153,7 @@ lun_is_destroyed_in_time(bool loop)
 
     tell("hold\n");
     hang_write(q, NULL, 0x66);
-    wait_until(tell("held\n") > 0);
+    eventually(tell("held\n") > 0);
     lun_queue_destroy(q);
     begin_ms = clock_ms();
     assert_int_equal(lun_destroy(l, clock_ms() + 100), 1);
@@ -190,7 +190,7 @@ submit_and_leave(void *opaque)
 
     lun_submit(q, request(q, leaver->op, 0, 4096, 0));
     /* not at the first try: what would block comes back to be sent again */
-    wait_until(lun_reap(q, &got, 1, clock_ms() + 1) == 0 &&
+    eventually(lun_reap(q, &got, 1, clock_ms() + 1) == 0 &&
                tell("held\n") == 1);
     lun_queue_destroy(q);
     return NULL;
@@ -213,14 +213,14 @@ thread_can_exit(bool loop)
 
         tell("hold\n");
         clock_gettime(CLOCK_REALTIME, &until);
-        until.tv_sec += SOON_MS / 1000;
+        until.tv_sec += PATIENCE_MS / 1000;
         assert_int_equal(
             pthread_create(&thread, NULL, submit_and_leave, &leaver), 0);
         assert_int_equal(pthread_timedjoin_np(thread, NULL, &until), 0);
         assert_int_equal(status_of(l).orphans, writes);
         assert_int_equal(status_of(l).orphan_reads, !writes);
         tell("go\n");
-        wait_until(status_of(l).inflight == 0);
+        eventually(status_of(l).inflight == 0);
     }
     assert_int_equal(lun_destroy(l, soon()), 0);
 }
@@ -258,7 +258,7 @@ test_unsent_writes_are_never_sent(void **state)
     }
     assert_int_equal(lun_reap(q, ios, 0, 0), 0); /* sends them */
     assert_int_equal(lun_reap(q, ios, 1, clock_ms() + 50), 0);
-    wait_until(tell("held\n") == 64);
+    eventually(tell("held\n") == 64);
     assert_int_equal(status_of(l).inflight, 100);
     lun_queue_destroy(q);
     assert_int_equal(status_of(l).orphans, 64);
@@ -287,7 +287,7 @@ test_zeroes_stop_when_abandoned(void **state)
     assert_false(lun_run(q, io, clock_ms() + 50));
     /* fallocate is refused, and writing zeroes must not begin */
     tell("fail 95\n");
-    wait_until(status_of(l).orphans == 0);
+    eventually(status_of(l).orphans == 0);
     assert_int_equal(byte_at(0), 0x12);
     lun_queue_destroy(q);
     assert_int_equal(lun_destroy(l, soon()), 0);
@@ -306,7 +306,7 @@ test_zeroes_are_written_where_fallocate_is_refused(void **state)
     io->flags = LUN_NO_HOLE;
     tell("hold\n");
     lun_submit(q, io);
-    wait_until(lun_reap(q, &got, 1, clock_ms() + 1) == 0 &&
+    eventually(lun_reap(q, &got, 1, clock_ms() + 1) == 0 &&
                tell("held\n") == 1);
     tell("fail 95\n");
     assert_int_equal(lun_reap(q, &got, 1, soon()), 1);
@@ -374,13 +374,13 @@ test_conflict_ends_the_registration(void **state)
     io->registration_no = 1;
     tell("hold\n");
     lun_submit(q, io);
-    wait_until(lun_reap(q, &got, 1, clock_ms() + 1) == 0 &&
+    eventually(lun_reap(q, &got, 1, clock_ms() + 1) == 0 &&
                tell("held\n") == 1);
     tell("fail 52\n"); /* EBADE */
     assert_int_equal(lun_reap(q, &got, 1, soon()), 1);
     assert_int_equal(got->error, -EBADE);
     lun_io_put(got);
-    wait_until(status_of(l).registration == LUN_FENCED);
+    eventually(status_of(l).registration == LUN_FENCED);
     assert_int_equal(fake.keys[1], key);
     assert_int_equal(lun_register(l, soon()), 0);
     assert_int_equal(status_of(l).registration_no, 2);
@@ -417,7 +417,7 @@ test_release_keeps_the_lock_for_orphans(void **state)
     lun_release(l);
     assert_false(lock_is_free());
     tell("go\n");
-    wait_until(lock_is_free());
+    eventually(lock_is_free());
     lun_queue_destroy(q);
     lun_destroy(l, soon());
 }
@@ -437,7 +437,7 @@ test_failed_register_keeps_no_lock(void **state)
     assert_int_equal(lun_register(l, clock_ms() + 50), -ETIMEDOUT);
     assert_false(lock_is_free());
     tell("go\n");
-    wait_until(lock_is_free());
+    eventually(lock_is_free());
     lun_queue_destroy(q);
     lun_destroy(l, soon());
 }
@@ -524,7 +524,7 @@ kill_writer(const struct writer *w, bool loop)
     hear(w->from);
     close(w->to);
     close(w->from);
-    wait_until(tell("held\n") > 0);
+    eventually(tell("held\n") > 0);
     assert_int_equal(kill(w->pid, SIGKILL), 0);
     if (!by_worker(loop))
         assert_int_equal(waitpid(w->pid, NULL, 0), w->pid);
@@ -551,7 +551,7 @@ lock_outlives_a_killed_process(bool loop)
         usleep(10000);
     }
     let_writer_go(&w, loop);
-    wait_until(lock_is_free());
+    eventually(lock_is_free());
     assert_int_equal(byte_at(8192), 0xAB);
 }
 
@@ -587,7 +587,7 @@ successor_waits_for_its_predecessor(bool loop)
     assert_int_equal(status_of(l).registration, LUN_UNREGISTERED);
     assert_int_equal(status_of(l).orphans, 1);
     let_writer_go(&w, loop);
-    wait_until(status_of(l).orphans == 0); /* seen without being asked for */
+    eventually(status_of(l).orphans == 0); /* seen without being asked for */
     assert_int_equal(lun_register(l, soon()), 0);
     assert_int_equal(carry_out(q, LUN_WRITE, 8192, 4096, 0xCD), 0);
     lun_queue_destroy(q);

@@ -68,7 +68,7 @@ open_map(bool loop)
 
     opt.multipathd = "nobody-listens-here";
     l = fixture_lun(&opt);
-    wait_until(lun_get_map(l, &m) && m.queues);
+    eventually(lun_get_map(l, &m) && m.queues);
     return l;
 }
 
@@ -83,13 +83,13 @@ orphans_come_back_when_paths_are_given_up(bool loop)
 
     tell("hold\n");
     hang_write(q, t, 0x11);
-    wait_until(tell("held\n") > 0);
+    eventually(tell("held\n") > 0);
     assert_int_equal(status_of(l).orphans, 1);
     assert_false(lun_tally_wait(t, clock_ms() + 300)); /* a look takes 250 */
     assert_int_equal(orders, 0);
     lun_fail_queued(l, true);
     assert_true(lun_tally_wait(t, soon()));
-    wait_until(status_of(l).orphans == 0);
+    eventually(status_of(l).orphans == 0);
     assert_int_equal(orders, 1);
     lun_tally_put(t);
     lun_queue_destroy(q);
@@ -120,7 +120,7 @@ letting_go_leaves_nothing_in_the_map(enum lun_op op)
 
     tell("hold\n");
     assert_false(lun_run(q, request(q, op, 8192, 4096, 0x11), clock_ms() + 50));
-    wait_until(tell("held\n") > 0);
+    eventually(tell("held\n") > 0);
     lun_queue_destroy(q);
     begin_ms = clock_ms();
     assert_int_equal(lun_destroy(l, soon()), 0);

@@ -21,6 +21,7 @@
 
 /* Far more than any step needs, far less than a person's patience. */
 #define PATIENCE_MS 10000
+#include "tests/unit/eventually.h"
 
 /* ---- the device ---------------------------------------------------------- */
 
@@ -283,17 +284,6 @@ verdict_now(void)
     return st.verdict.state;
 }
 
-#define WAIT_FOR(condition)                                                    \
-    do {                                                                       \
-        uint64_t give_up = clock_ms() + PATIENCE_MS;                           \
-                                                                               \
-        while (!(condition)) {                                                 \
-            if (clock_ms() > give_up)                                          \
-                fail_msg("not in time: " #condition);                          \
-            poll(NULL, 0, 1);                                                  \
-        }                                                                      \
-    } while (0)
-
 static int
 setup(void **state)
 {
@@ -331,14 +321,14 @@ test_monitor_probes_read_the_first_block(void **state)
 
     (void)state;
     start(20, 100, 200);
-    WAIT_FOR(counted(&dev.answered) >= 3);
+    eventually(counted(&dev.answered) >= 3);
     pthread_mutex_lock(&dev.lock);
     assert_int_equal(dev.last.op, LUN_READ);
     assert_int_equal(dev.last.offset, 0);
     assert_int_equal(dev.last.count, 4096);
     assert_int_equal(dev.last.registration_no, 0);
     pthread_mutex_unlock(&dev.lock);
-    WAIT_FOR(verdict_now() == VERDICT_GOOD);
+    eventually(verdict_now() == VERDICT_GOOD);
     monitor_get(own.m, &st);
     assert_true(st.probe_ms > 0 && st.probe_ms <= clock_ms());
     assert_true(st.verdict.good_ms > 0);
@@ -354,11 +344,11 @@ test_monitor_sends_nothing_before_the_lun_is_known(void **state)
     (void)state;
     dev.st.known = false;
     start(5, 20, 30);
-    WAIT_FOR(verdict_now() == VERDICT_LOST);
+    eventually(verdict_now() == VERDICT_LOST);
     assert_int_equal(counted(&dev.sent), 0);
     SET(st.known, true);
     monitor_kick(own.m);
-    WAIT_FOR(verdict_now() == VERDICT_GOOD);
+    eventually(verdict_now() == VERDICT_GOOD);
 }
 
 /* Once for each change, and not before the first loss. */
@@ -367,18 +357,18 @@ test_monitor_lost_paths_fail_what_the_map_queues(void **state)
 {
     (void)state;
     start(20, 2000, 4000);
-    WAIT_FOR(verdict_now() == VERDICT_GOOD);
+    eventually(verdict_now() == VERDICT_GOOD);
     assert_int_equal(counted(&dev.told), 0);
     SET(st.paths_known, 2);
     SET(st.paths_good, 0);
     monitor_kick(own.m);
-    WAIT_FOR(verdict_now() == VERDICT_LOST);
-    WAIT_FOR(counted(&dev.told) == 1);
+    eventually(verdict_now() == VERDICT_LOST);
+    eventually(counted(&dev.told) == 1);
     assert_true(dev.told_to_fail);
     SET(st.paths_good, 1);
     monitor_kick(own.m);
-    WAIT_FOR(verdict_now() == VERDICT_DEGRADED);
-    WAIT_FOR(counted(&dev.told) == 2);
+    eventually(verdict_now() == VERDICT_DEGRADED);
+    eventually(counted(&dev.told) == 2);
     assert_false(dev.told_to_fail);
 }
 
@@ -391,7 +381,7 @@ test_monitor_leaves_two_hung_probes_and_sends_no_third(void **state)
     (void)state;
     dev.hang = true;
     start(5, 20, 30);
-    WAIT_FOR((monitor_get(own.m, &st), st.probes_stuck == 2));
+    eventually((monitor_get(own.m, &st), st.probes_stuck == 2));
     assert_int_equal(st.verdict.state, VERDICT_LOST);
     /* many intervals on, there are still two */
     for (until = clock_ms() + 100; clock_ms() < until;)
@@ -399,11 +389,11 @@ test_monitor_leaves_two_hung_probes_and_sends_no_third(void **state)
     assert_int_equal(counted(&dev.sent), 2);
     /* one comes back: a new one goes out, and hangs as well */
     let_go(1);
-    WAIT_FOR(counted(&dev.sent) == 3);
+    eventually(counted(&dev.sent) == 3);
     SET(hang, false);
     let_go(2);
-    WAIT_FOR(verdict_now() == VERDICT_GOOD);
-    WAIT_FOR((monitor_get(own.m, &st), st.probes_stuck == 0));
+    eventually(verdict_now() == VERDICT_GOOD);
+    eventually((monitor_get(own.m, &st), st.probes_stuck == 0));
 }
 
 static void
@@ -414,10 +404,10 @@ test_monitor_hung_device_is_lost_in_time(void **state)
 
     (void)state;
     start(50, 150, 200);
-    WAIT_FOR(verdict_now() == VERDICT_GOOD);
+    eventually(verdict_now() == VERDICT_GOOD);
     SET(hang, true);
     dead = clock_ms();
-    WAIT_FOR(verdict_now() == VERDICT_LOST);
+    eventually(verdict_now() == VERDICT_LOST);
     monitor_get(own.m, &st);
     /* one interval until the next probe, its timeout, and the machine's */
     assert_true(st.verdict.since_ms >= dead + 150 - 1);
@@ -431,14 +421,14 @@ test_monitor_probe_error_is_lost(void **state)
 
     (void)state;
     start(10, 100, 200);
-    WAIT_FOR(verdict_now() == VERDICT_GOOD);
+    eventually(verdict_now() == VERDICT_GOOD);
     SET(error, -ENOLINK);
-    WAIT_FOR(verdict_now() == VERDICT_LOST);
+    eventually(verdict_now() == VERDICT_LOST);
     monitor_get(own.m, &st);
     assert_non_null(strstr(st.verdict.reason, "a probe failed: "));
     SET(error, 0);
-    WAIT_FOR(verdict_now() == VERDICT_GOOD);
-    WAIT_FOR(atomic_load(&own.changes) >= 3); /* told after it shows */
+    eventually(verdict_now() == VERDICT_GOOD);
+    eventually(atomic_load(&own.changes) >= 3); /* told after it shows */
 }
 
 /* ---- kicks --------------------------------------------------------------- */
@@ -452,11 +442,11 @@ test_monitor_kick_judges_at_once(void **state)
 
     (void)state;
     start(3600000, 7200000, 7200000);
-    WAIT_FOR(verdict_now() == VERDICT_GOOD);
+    eventually(verdict_now() == VERDICT_GOOD);
     SET(st.paths_good, 0);
     kicked = clock_ms();
     monitor_kick(own.m);
-    WAIT_FOR(verdict_now() == VERDICT_LOST);
+    eventually(verdict_now() == VERDICT_LOST);
     monitor_get(own.m, &st);
     assert_true(st.verdict.since_ms - kicked < 500);
     assert_string_equal(st.verdict.reason, "no path left (2 known)");
@@ -464,7 +454,7 @@ test_monitor_kick_judges_at_once(void **state)
     /* and back: a kick while it is lost brings the next probe forward */
     SET(st.paths_good, 2);
     monitor_kick(own.m);
-    WAIT_FOR(verdict_now() == VERDICT_GOOD);
+    eventually(verdict_now() == VERDICT_GOOD);
 }
 
 static void
@@ -474,10 +464,10 @@ test_monitor_path_error_is_lost_until_a_later_probe(void **state)
 
     (void)state;
     start(3600000, 7200000, 7200000);
-    WAIT_FOR(verdict_now() == VERDICT_GOOD);
+    eventually(verdict_now() == VERDICT_GOOD);
     changes = atomic_load(&own.changes);
     monitor_path_error(own.m, -ENOLINK);
-    WAIT_FOR(atomic_load(&own.changes) == changes + 2);
+    eventually(atomic_load(&own.changes) == changes + 2);
     assert_int_equal(verdict_now(), VERDICT_GOOD);
     assert_int_equal(counted(&dev.sent), 2);
 }
@@ -489,12 +479,12 @@ test_monitor_other_errors_change_nothing(void **state)
 
     (void)state;
     start(5, 200, 400);
-    WAIT_FOR(verdict_now() == VERDICT_GOOD);
+    eventually(verdict_now() == VERDICT_GOOD);
     changes = atomic_load(&own.changes);
     monitor_path_error(own.m, -ENOSPC);
     monitor_path_error(own.m, -EBADE);
     answered_before = counted(&dev.answered);
-    WAIT_FOR(counted(&dev.answered) >= answered_before + 3);
+    eventually(counted(&dev.answered) >= answered_before + 3);
     assert_int_equal(atomic_load(&own.changes), changes);
 }
 
@@ -507,7 +497,7 @@ test_monitor_kicks_in_crowds_are_no_crowd_of_probes(void **state)
     (void)state;
     dev.st.paths_good = 0;
     start(3600000, 7200000, 10);
-    WAIT_FOR(verdict_now() == VERDICT_LOST);
+    eventually(verdict_now() == VERDICT_LOST);
     sent = counted(&dev.sent);
     began = clock_ms();
     while (clock_ms() < began + 200)
@@ -524,10 +514,10 @@ test_monitor_slow_request_is_not_lost(void **state)
 
     (void)state;
     start(5, 200, 400);
-    WAIT_FOR(verdict_now() == VERDICT_GOOD);
+    eventually(verdict_now() == VERDICT_GOOD);
     atomic_store(&own.oldest, 1); /* since the clock began */
     before = counted(&dev.answered);
-    WAIT_FOR(counted(&dev.answered) >= before + 10);
+    eventually(counted(&dev.answered) >= before + 10);
     assert_int_equal(verdict_now(), VERDICT_GOOD);
 }
 
@@ -538,14 +528,14 @@ test_monitor_answered_requests_contradict_a_hung_probe(void **state)
 
     (void)state;
     start(10, 50, 100);
-    WAIT_FOR(verdict_now() == VERDICT_GOOD);
+    eventually(verdict_now() == VERDICT_GOOD);
     /* told as answers of the far future: always recent */
     atomic_store(&own.answered, clock_ms() + 3600000);
     SET(hang, true);
-    WAIT_FOR((monitor_get(own.m, &st), st.probes_stuck == 2));
+    eventually((monitor_get(own.m, &st), st.probes_stuck == 2));
     assert_int_equal(st.verdict.state, VERDICT_DEGRADED);
     atomic_store(&own.answered, 1);
-    WAIT_FOR(verdict_now() == VERDICT_LOST);
+    eventually(verdict_now() == VERDICT_LOST);
 }
 
 static void
@@ -555,19 +545,19 @@ test_monitor_tells_what_changed_on_the_lun(void **state)
 
     (void)state;
     start(3600000, 7200000, 7200000);
-    WAIT_FOR(verdict_now() == VERDICT_GOOD);
+    eventually(verdict_now() == VERDICT_GOOD);
     changes = atomic_load(&own.changes);
     SET(st.inflight, 5); /* no news */
     monitor_kick(own.m);
     SET(st.registration, LUN_FENCED);
     monitor_kick(own.m);
-    WAIT_FOR(atomic_load(&own.changes) == changes + 1);
+    eventually(atomic_load(&own.changes) == changes + 1);
     SET(st.orphans, 1);
     monitor_kick(own.m);
-    WAIT_FOR(atomic_load(&own.changes) == changes + 2);
+    eventually(atomic_load(&own.changes) == changes + 2);
     SET(st.size, 2 << 20);
     monitor_kick(own.m);
-    WAIT_FOR(atomic_load(&own.changes) == changes + 3);
+    eventually(atomic_load(&own.changes) == changes + 3);
 }
 
 /* ---- the registration ---------------------------------------------------- */
@@ -577,10 +567,10 @@ test_monitor_checks_only_a_registration_that_can_be_seen(void **state)
 {
     (void)state;
     start(10, 100, 200);
-    WAIT_FOR(verdict_now() == VERDICT_GOOD);
+    eventually(verdict_now() == VERDICT_GOOD);
     assert_int_equal(counted(&dev.checks), 0);
     SET(st.registration, LUN_REGISTERED);
-    WAIT_FOR(counted(&dev.checks) == 1);
+    eventually(counted(&dev.checks) == 1);
 }
 
 static void
@@ -592,13 +582,13 @@ test_monitor_checks_at_once_when_paths_come_back(void **state)
     (void)state;
     dev.st.registration = LUN_REGISTERED;
     start(10, 100, 200);
-    WAIT_FOR(counted(&dev.checks) >= 1);
+    eventually(counted(&dev.checks) >= 1);
     SET(st.paths_good, 0);
-    WAIT_FOR(verdict_now() == VERDICT_LOST);
+    eventually(verdict_now() == VERDICT_LOST);
     checks = counted(&dev.checks);
     SET(st.paths_good, 2);
     back = clock_ms();
-    WAIT_FOR(counted(&dev.checks) > checks);
+    eventually(counted(&dev.checks) > checks);
     assert_true(clock_ms() - back < 900);
 }
 
@@ -612,12 +602,12 @@ test_monitor_judges_and_stops_while_a_check_hangs(void **state)
     dev.check_hangs_ms = -1;
     dev.hang = false;
     start(10, 100, 200);
-    WAIT_FOR(counted(&dev.checks) >= 1);
+    eventually(counted(&dev.checks) >= 1);
     before = clock_ms();
     SET(hang, true);
     SET(st.paths_good, 0);
     monitor_kick(own.m);
-    WAIT_FOR(verdict_now() == VERDICT_LOST);
+    eventually(verdict_now() == VERDICT_LOST);
     monitor_stop(own.m);
     own.m = NULL;
     assert_true(clock_ms() - before < 1000);
@@ -641,7 +631,7 @@ start_with_a_past(void)
         (struct slow_options){.factor = 2, .least_ms = 40, .window_ms = 100};
     start(10, 2000, 3000);
     /* more windows than a test makes slow ones, which become usual, too */
-    WAIT_FOR(usual_us() > 0 && counted(&dev.answered) >= 250);
+    eventually(usual_us() > 0 && counted(&dev.answered) >= 250);
 }
 
 /* The device answers each probe after at least so long. */
@@ -674,7 +664,7 @@ test_monitor_slow_device_is_told_and_forgotten(void **state)
     assert_true(st.usual_us < st.recent_us);
     assert_non_null(strstr(st.verdict.reason, "probes take"));
     assert_true(atomic_load(&own.changes) >= 1);
-    WAIT_FOR(verdict_now() == VERDICT_GOOD);
+    eventually(verdict_now() == VERDICT_GOOD);
 }
 
 /* The owner's requests are as quick as ever. */
@@ -707,10 +697,10 @@ test_monitor_lost_device_is_not_slow_afterwards(void **state)
     (void)state;
     start_with_a_past();
     SET(hang, true);
-    WAIT_FOR(verdict_now() == VERDICT_LOST);
+    eventually(verdict_now() == VERDICT_LOST);
     SET(hang, false);
     let_go(PROBER_MAX);
-    WAIT_FOR(verdict_now() != VERDICT_LOST);
+    eventually(verdict_now() != VERDICT_LOST);
     for (uint64_t until = clock_ms() + 4 * 100; clock_ms() < until;) {
         assert_int_not_equal(verdict_now(), VERDICT_SLOW);
         poll(NULL, 0, 1);

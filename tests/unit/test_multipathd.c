@@ -17,7 +17,7 @@ finish(uint64_t deadline_ms)
 
         if (got != 0)
             return got;
-        assert_true(clock_ms() < deadline_ms + SOON_MS);
+        assert_true(clock_ms() < deadline_ms + PATIENCE_MS);
         assert_true(multipathd_fd(&m) >= 0);
         poll(&p, 1, clock_left_ms(deadline_ms, clock_ms()));
     }
@@ -64,7 +64,7 @@ static void
 test_command_is_answered(void **state)
 {
     (void)state;
-    assert_int_equal(ask("disablequeueing map dm-3", SOON_MS), 1);
+    assert_int_equal(ask("disablequeueing map dm-3", PATIENCE_MS), 1);
     assert_string_equal(m.reply, "ok\n");
     assert_string_equal(fake_daemon.last_order, "disablequeueing map dm-3");
     assert_int_equal(multipathd_fd(&m), -1);
@@ -82,7 +82,7 @@ test_commands_follow_one_another(void **state)
         memset(text, 'a' + i, sizeof text);
         text[sizeof text - 1] = '\0';
         fake_daemon_set(DAEMON_ANSWERS, text);
-        assert_int_equal(ask("show map dm-3 json", SOON_MS), 1);
+        assert_int_equal(ask("show map dm-3 json", PATIENCE_MS), 1);
         assert_string_equal(m.reply, text);
     }
 }
@@ -91,7 +91,7 @@ static void
 test_absent_daemon_is_known_at_once(void **state)
 {
     (void)state;
-    assert_int_equal(ask("show map dm-3 json", SOON_MS), -ECONNREFUSED);
+    assert_int_equal(ask("show map dm-3 json", PATIENCE_MS), -ECONNREFUSED);
     assert_int_equal(multipathd_fd(&m), -1);
 }
 
@@ -141,9 +141,9 @@ test_daemon_that_dies_half_way_is_told(void **state)
 {
     (void)state;
     fake_daemon_set(DAEMON_DIES, "");
-    assert_int_equal(ask("show map dm-3 json", SOON_MS), -ECONNRESET);
+    assert_int_equal(ask("show map dm-3 json", PATIENCE_MS), -ECONNRESET);
     fake_daemon_set(DAEMON_ANSWERS, "back");
-    assert_int_equal(ask("show map dm-3 json", SOON_MS), 1);
+    assert_int_equal(ask("show map dm-3 json", PATIENCE_MS), 1);
     assert_string_equal(m.reply, "back");
 }
 
@@ -152,7 +152,7 @@ test_endless_answer_is_refused(void **state)
 {
     (void)state;
     fake_daemon_set(DAEMON_BABBLES, "x");
-    assert_int_equal(ask("show map dm-3 json", SOON_MS), -EBADMSG);
+    assert_int_equal(ask("show map dm-3 json", PATIENCE_MS), -EBADMSG);
 }
 
 static void
@@ -162,7 +162,7 @@ test_new_command_gives_up_the_old_one(void **state)
     fake_daemon_set(DAEMON_HANGS, "");
     assert_int_equal(multipathd_ask(&m, "show map dm-3 json", soon()), 0);
     fake_daemon_set(DAEMON_ANSWERS, "");
-    assert_int_equal(ask("disablequeueing map dm-3", SOON_MS), 1);
+    assert_int_equal(ask("disablequeueing map dm-3", PATIENCE_MS), 1);
     assert_string_equal(m.reply, "ok\n");
 }
 

@@ -287,7 +287,7 @@ test_register_given_up_is_an_orphan(void **state)
     lun_release(l);
     assert_false(lock_is_free(1));
     hold_registers(false);
-    wait_until(status_of(l).orphans == 0);
+    eventually(status_of(l).orphans == 0);
     assert_int_equal(lun_register(l, soon()), 0);
     assert_int_equal(status_of(l).key, fake.keys[1]);
     lun_destroy(l, soon());
@@ -303,7 +303,7 @@ test_lock_is_dropped_when_a_register_comes_back(void **state)
     assert_int_equal(lun_register(l, clock_ms() + 100), -ETIMEDOUT);
     assert_false(lock_is_free(1));
     hold_registers(false);
-    wait_until(lock_is_free(1));
+    eventually(lock_is_free(1));
     lun_destroy(l, soon());
 }
 
