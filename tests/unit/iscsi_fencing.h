@@ -170,6 +170,15 @@ hang_down(struct hang *g)
     waitpid(g->pid, NULL, 0);
 }
 
+/* All of a host's nexuses have joined, and the keeper rests, which looks once
+ * more when the last key is there: a look of ours waits for its turn. */
+static inline void
+await_joined(struct host *h, unsigned number, int count)
+{
+    await_keys(number, count);
+    assert_int_equal(lun_check_registration(h->lun, soon()), 0);
+}
+
 /* A test that failed in the middle must not take the next one with it. */
 static inline int
 each_teardown(void **state)

@@ -76,7 +76,7 @@ test_check_goes_on_to_another_path(void **state)
 
     (void)state;
     host_up(&a, 1, 2);
-    await_keys(1, 2);
+    await_joined(&a, 1, 2);
     deaf = "127.0.0.2";
     assert_int_equal(lun_check_registration(a.lun, clock_ms() + 3000), 0);
     begin_ms = clock_ms();
@@ -95,8 +95,8 @@ test_fence_goes_on_to_another_path(void **state)
     (void)state;
     host_up(&a, 1, 2);
     host_up(&b, 2, 4);
-    await_keys(1, 2);
-    await_keys(2, 2);
+    await_joined(&a, 1, 2);
+    await_joined(&b, 2, 2);
     deaf = "127.0.0.2";
     assert_int_equal(lun_fence(a.lun, 2, clock_ms() + 4000), 0);
     deaf = NULL;

@@ -206,7 +206,7 @@ test_own_command_lost_in_a_reset(void **state)
 
     (void)state;
     host_up(&h, 9, 2);
-    await_keys(9, 2);
+    await_joined(&h, 9, 2);
     deaf = "127.0.0.2";
     assert_int_equal(lun_check_registration(h.lun, clock_ms() + 3000), 0);
     begin_ms = clock_ms();
