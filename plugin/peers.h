@@ -136,7 +136,12 @@ uint64_t session_oldest_ms(struct session *s);
 /* session_break - reset its connections: whoever waits gets -ENOTCONN. */
 void session_break(struct session *s);
 
-/* session_close - end it; nobody may be inside session_run.  NULL is fine. */
+/* session_retire - it serves nobody any more, and another one to the same peer
+ * may be opened; session_close follows.  NULL is fine. */
+void session_retire(struct session *s);
+
+/* session_close - end it, in up to 500 ms; nobody may be inside session_run.
+ * NULL is fine. */
 void session_close(struct session *s);
 
 /* peers_report - an array for the status answer; threads: any. */

@@ -45,6 +45,7 @@ struct session {
     struct link *links[LINKS_MAX]; /* the first nlinks; those are fixed */
     atomic_size_t nlinks;          /* at least 1, and grows */
     struct session_limits limits;  /* fixed while open */
+    bool retired;                  /* router only */
     /* router only: asked for GO and not answered when it was opened */
     struct link *joining[LINKS_MAX];
     size_t njoining;

@@ -321,13 +321,22 @@ session_break(struct session *s)
 }
 
 void
+session_retire(struct session *s)
+{
+    if (!s || s->retired)
+        return;
+    s->retired = true;
+    pthread_mutex_lock(&s->peers->lock);
+    s->peer->serving = false;
+    pthread_mutex_unlock(&s->peers->lock);
+}
+
+void
 session_close(struct session *s)
 {
     if (!s)
         return;
-    pthread_mutex_lock(&s->peers->lock);
-    s->peer->serving = false;
-    pthread_mutex_unlock(&s->peers->lock);
+    session_retire(s);
     for (size_t i = 0; i < s->njoining; i++)
         s->links[s->nlinks++] = s->joining[i];
     peers_end_links(s->links, s->nlinks);

@@ -144,6 +144,14 @@ set_session_size(struct router *r, uint64_t size)
     pthread_mutex_unlock(&r->lock);
 }
 
+/* The last route's connections take their time over the farewell. */
+static void
+close_retired(struct router *r)
+{
+    session_close(r->retired);
+    r->retired = NULL;
+}
+
 /* Nobody is inside any more when this returns. */
 static void
 leave(struct router *r)
@@ -162,9 +170,11 @@ leave(struct router *r)
         drained = gate_drain(&r->gate, clock_ms() + 20);
     }
     route_left(&r->route, gate_dirty(&r->gate));
-    session_close(r->session);
+    close_retired(r);
+    session_retire(r->session);
     if (!r->session)
         lun_release(r->lun);
+    r->retired = r->session;
     r->session = NULL;
     set_session_size(r, UINT64_MAX);
     r->outside = true;
@@ -206,48 +216,101 @@ leave_for(struct router *r, const struct route_view *before)
     return route_still_right(&r->route, &r->route_opt, &view);
 }
 
-static void
-perform_open(struct router *r, const struct route_view *view, struct outcome *o)
+/* May the next route be made ready while the present one serves?  Only for a
+ * clean move, which leaves nothing behind that has to be fenced first.  To the
+ * peer that serves now it may not: GO there closes the session it has. */
+static bool
+may_prepare(struct router *r, enum route_do act)
+{
+    if (r->outside || !r->route.leave_clean || gate_is_held(&r->gate))
+        return false;
+    if (act == ROUTE_DO_HOME)
+        return r->session != NULL; /* nothing of ours is under way here */
+    return act == ROUTE_DO_OPEN && !router_has_suspects(r) &&
+           !gate_dirty(&r->gate) && r->route.served_by != r->route.peer;
+}
+
+/* Put on disk whom we are about to use (to), and whom we use still. */
+static int
+save_move(struct router *r, int to)
+{
+    int from = r->outside ? to : r->route.served_by;
+    bool local = to == ROUTE_SELF || from == ROUTE_SELF;
+
+    return router_save(r, local, router_bit(to) | router_bit(from));
+}
+
+/* GO for route.peer, with the suspects of this moment.  0, or -errno and *o. */
+static int
+ask_for_session(struct router *r, struct session **s, struct outcome *o)
 {
     struct peers_request rq = {.peer = r->route.peer};
+    const char *host = peers_host(r->peers, rq.peer)->name;
     char why[256] = "";
     int e;
 
     rq.generation = r->route.generation;
     rq.id = r->want.id; /* these are written by this thread only */
     rq.size = r->want.size;
+    rq.deadline_ms = clock_ms() + r->opt.lun->timers.open_timeout;
+    e = router_add_fences(r, &rq);
+    point_pass(POINT_SAVE);
+    if (e == 0)
+        e = save_move(r, rq.peer);
+    point_pass(POINT_SAVED);
+    if (e == 0)
+        e = peers_open(r->peers, &rq, s, why, sizeof why);
+    if (e == 0)
+        return 0;
+    if (e != -EACCES)
+        /* GO may have been granted and the answer lost: harmless, since
+         * no write follows under this generation. */
+        log_debug("lun %s: GO: %s", router_lun_name(r), strerror(-e));
+    failed(o, ROUTE_EV_REFUSED, "peer %s: %s", host,
+           why[0] ? why : strerror(-e));
+    log_warning("lun %s: route to %s refused (generation %llu): %s",
+                router_lun_name(r), host, (unsigned long long)rq.generation,
+                o->why);
+    return e;
+}
+
+/* A session that was made ready serves only if its GO, which fenced nobody,
+ * had nobody to fence.  Else another generation has to ask. */
+static struct session *
+still_good(struct router *r, struct session *s)
+{
+    if (!s || !router_has_suspects(r))
+        return s;
+    log_info("lun %s: writes were left behind: asking %s once more",
+             router_lun_name(r), peers_host(r->peers, r->route.peer)->name);
+    session_close(s);
+    r->route.generation++;
+    return NULL;
+}
+
+static void
+perform_open(struct router *r, const struct route_view *view, struct outcome *o)
+{
+    struct session *s = NULL;
+
+    if (may_prepare(r, ROUTE_DO_OPEN) && ask_for_session(r, &s, o) < 0)
+        return;
     if (!leave_for(r, view)) {
+        session_close(s);
         failed(o, ROUTE_EV_REFUSED,
                "a predecessor's writes are under way and there is no fence");
         return;
     }
     point_pass(POINT_LEFT);
-    rq.deadline_ms = clock_ms() + r->opt.lun->timers.open_timeout;
-    e = router_add_fences(r, &rq);
-    point_pass(POINT_SAVE);
-    if (e == 0)
-        e = router_save(r, false, rq.peer);
-    point_pass(POINT_SAVED);
-    if (e == 0)
-        e = peers_open(r->peers, &rq, &r->session, why, sizeof why);
-    if (e < 0) {
-        if (e != -EACCES)
-            /* GO may have been granted and the answer lost: harmless, since
-             * no write follows under this generation. */
-            log_debug("lun %s: GO: %s", router_lun_name(r), strerror(-e));
-        failed(o, ROUTE_EV_REFUSED, "peer %s: %s",
-               peers_host(r->peers, rq.peer)->name,
-               why[0] ? why : strerror(-e));
-        log_warning("lun %s: route to %s refused (generation %llu): %s",
-                    router_lun_name(r), peers_host(r->peers, rq.peer)->name,
-                    (unsigned long long)rq.generation, o->why);
+    s = still_good(r, s);
+    if (!s && ask_for_session(r, &s, o) < 0)
         return;
-    }
+    r->session = s;
     r->outside = false;
-    set_session_size(r, session_limits(r->session)->size);
+    set_session_size(r, session_limits(s)->size);
     /* Its proxy has waited for what an older session had left there. */
-    gate_clear(&r->gate, rq.peer, gate_serial(&r->gate));
-    gate_open_peer(&r->gate, rq.peer, r->session);
+    gate_clear(&r->gate, r->route.peer, gate_serial(&r->gate));
+    gate_open_peer(&r->gate, r->route.peer, s);
     point_pass(POINT_OPENED);
     *o = (struct outcome){.ev = {.kind = ROUTE_EV_OPENED}};
 }
@@ -264,13 +327,38 @@ register_now(struct router *r)
     return e;
 }
 
+/* These two: 0, or -errno and *o. */
+static int
+register_home(struct router *r, struct outcome *o)
+{
+    int e = register_now(r);
+
+    if (e < 0)
+        failed(o, ROUTE_EV_HOME_FAILED, "cannot register on the LUN: %s",
+               strerror(-e));
+    return e;
+}
+
+static int
+save_home(struct router *r, struct outcome *o)
+{
+    int e = save_move(r, ROUTE_SELF);
+
+    if (e < 0)
+        failed(o, ROUTE_EV_HOME_FAILED, "cannot save state: %s", strerror(-e));
+    return e;
+}
+
 static void
 perform_home(struct router *r, const struct route_view *view, struct outcome *o)
 {
     const struct config_host *suspect = NULL;
     struct lun_status st;
+    bool prepared = may_prepare(r, ROUTE_DO_HOME);
     int e;
 
+    if (prepared && (register_home(r, o) < 0 || save_home(r, o) < 0))
+        return;
     if (!leave_for(r, view)) {
         failed(o, ROUTE_EV_HOME_FAILED,
                "writes over our own paths, or a predecessor's, are under way "
@@ -278,12 +366,11 @@ perform_home(struct router *r, const struct route_view *view, struct outcome *o)
         return;
     }
     point_pass(POINT_HOME_LEFT);
-    e = register_now(r);
-    if (e < 0) {
-        failed(o, ROUTE_EV_HOME_FAILED, "cannot register on the LUN: %s",
-               strerror(-e));
+    lun_get_status(r->lun, &st);
+    /* A registration that is still ours is as good as a new one. */
+    if (!(prepared && st.registration == LUN_REGISTERED) &&
+        register_home(r, o) < 0)
         return;
-    }
     point_pass(POINT_HOME_REGISTERED);
     e = router_fence_suspects(r, &suspect);
     if (e < 0) {
@@ -297,11 +384,8 @@ perform_home(struct router *r, const struct route_view *view, struct outcome *o)
         failed(o, ROUTE_EV_HOME_FAILED, "fenced again while coming home");
         return;
     }
-    e = router_save(r, true, ROUTE_SELF);
-    if (e < 0) {
-        failed(o, ROUTE_EV_HOME_FAILED, "cannot save state: %s", strerror(-e));
+    if (!prepared && save_home(r, o) < 0)
         return;
-    }
     point_pass(POINT_HOME_SAVED);
     r->outside = false;
     gate_open_local(&r->gate, st.registration_no);
@@ -419,13 +503,15 @@ handle(struct router *r, const struct route_event *first,
         tell_latch(r, was_shut);
         if (before == ROUTE_LOCAL && r->route.phase != before)
             point_pass(POINT_LOST);
-        if (route_holds(r->route.phase))
+        if (route_holds(r->route.phase) && !may_prepare(r, act))
             gate_hold(&r->gate);
         publish(r, view);
         if (arrived)
             router_arrived(r);
-        if (act == ROUTE_DO_NOTHING || router_is_closing(r))
+        if (act == ROUTE_DO_NOTHING || router_is_closing(r)) {
+            close_retired(r);
             return;
+        }
         if (act == ROUTE_DO_OPEN)
             perform_open(r, view, &o);
         else
@@ -571,6 +657,7 @@ router_thread(void *opaque)
     } while (wait_for_news(r, next_look(r, &view)));
     r->route.leave_clean = true;
     leave(r);
+    close_retired(r);
     return NULL;
 }
 

@@ -65,7 +65,8 @@ struct router {
     /* router's thread only */
     struct route route;
     struct session *session;
-    bool outside; /* the last route was left */
+    struct session *retired; /* of the last route; to be closed */
+    bool outside;            /* the last route was left */
     struct state state;
     int save_error; /* of the last try to put state on disk; 0: none */
     struct drainer *drainer;
@@ -137,11 +138,18 @@ void router_inherit_suspects(struct router *r);
 /* router_has_suspects - is there anybody to wait for? */
 bool router_has_suspects(const struct router *r);
 
-/* router_save - put on disk who may hold writes of ours, and whom we are
- * about to use: our own paths (local), a peer (or ROUTE_SELF).
+/* router_bit - of a peer's index, ROUTE_SELF: none, in a set of peers. */
+static inline uint64_t
+router_bit(int peer)
+{
+    return peer == ROUTE_SELF ? 0 : UINT64_C(1) << peer;
+}
+
+/* router_save - put on disk who may hold writes of ours, and whom we use or
+ * are about to use: our own paths (local), a set of peers.
  *
  * errors:  as state_save, and logged when it is not that of the last try */
-int router_save(struct router *r, bool local, int peer);
+int router_save(struct router *r, bool local, uint64_t peers);
 
 /* router_arrived - the route is open and has cleared suspects: save it. */
 void router_arrived(struct router *r);

@@ -263,7 +263,7 @@ save_last(struct router *r, unsigned orphans)
         return;
     if (orphans > 0)
         r->route.suspect_self = true;
-    router_save(r, false, ROUTE_SELF);
+    router_save(r, false, 0);
 }
 
 /* All that may be under way comes to its end, or is noted. */

@@ -38,7 +38,7 @@ add_name(struct state *s, const char *name)
 }
 
 int
-router_save(struct router *r, bool local, int peer)
+router_save(struct router *r, bool local, uint64_t peers)
 {
     struct state *s = &r->state;
     int e = 0;
@@ -47,7 +47,7 @@ router_save(struct router *r, bool local, int peer)
     s->local = local || r->route.suspect_self;
     s->npeers = 0;
     for (int i = 0; e == 0 && i < (int)peers_count(r->peers); i++) {
-        if (i == peer || suspected(r, i))
+        if ((peers & router_bit(i)) || suspected(r, i))
             e = add_name(s, peers_host(r->peers, i)->name);
     }
     for (size_t i = 0; e == 0 && i < r->nstrays; i++)
@@ -70,7 +70,7 @@ save_now(struct router *r)
     bool redirected = r->route.phase == ROUTE_REDIRECTED;
 
     return router_save(r, r->route.phase == ROUTE_LOCAL,
-                       redirected ? r->route.peer : ROUTE_SELF);
+                       router_bit(redirected ? r->route.peer : ROUTE_SELF));
 }
 
 void

@@ -60,7 +60,9 @@ static struct {
     bool drain_pending, drain_answered;
     int drain_result;
     struct peers_request asked;
+    bool open_hangs; /* until it is taken back */
     unsigned opens, closes;
+    int where_closed; /* what the gate was open to at the last close */
     unsigned complaints;          /* lines of log_error */
     struct session_limits limits; /* of the session */
     struct monitor_options monitor;
@@ -196,8 +198,10 @@ __wrap_lun_register(struct lun *l, uint64_t deadline_ms)
 
     (void)l;
     LOCKED(t.registers++; hangs = t.register_hangs; r = t.register_result);
-    while (hangs && clock_ms() < deadline_ms)
+    while (hangs && clock_ms() < deadline_ms) {
         usleep(1000);
+        LOCKED(hangs = t.register_hangs);
+    }
     if (hangs)
         return -ETIMEDOUT;
     if (r == 0)
@@ -302,6 +306,7 @@ void __wrap_session_grow(struct session *s);
 bool __wrap_session_broken(struct session *s, char *why, size_t whylen);
 uint64_t __wrap_session_oldest_ms(struct session *s);
 void __wrap_session_break(struct session *s);
+void __wrap_session_retire(struct session *s);
 void __wrap_session_close(struct session *s);
 const struct session_limits *__wrap_session_limits(const struct session *s);
 
@@ -382,13 +387,19 @@ int
 __wrap_peers_open(struct peers *p, const struct peers_request *rq,
                   struct session **s, char *why, size_t whylen)
 {
+    bool hangs;
     int r;
 
     (void)p;
     (void)why;
     (void)whylen;
     LOCKED(t.asked = *rq; t.saved_at_open = t.on_disk; t.opens++;
-           r = t.open_result);
+           hangs = t.open_hangs);
+    while (hangs && clock_ms() < rq->deadline_ms) {
+        usleep(1000);
+        LOCKED(hangs = t.open_hangs);
+    }
+    LOCKED(r = hangs ? -ETIMEDOUT : t.open_result);
     *s = (struct session *)(void *)&t;
     return r;
 }
@@ -508,10 +519,18 @@ __wrap_session_break(struct session *s)
 }
 
 void
+__wrap_session_retire(struct session *s)
+{
+    (void)s;
+}
+
+static enum gate_where where(void);
+
+void
 __wrap_session_close(struct session *s)
 {
     if (s)
-        LOCKED(t.closes++);
+        LOCKED(t.closes++; t.where_closed = (int)where());
 }
 
 const struct session_limits *

@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Performing the route's decisions: on a planned move the present route serves
+ * until the next one is ready. */
+#include "tests/unit/router_parts.h"
+
+static void
+begin_planned_move(void)
+{
+    char err[256];
+
+    t.ready[0] = true;
+    start();
+    eventually(where() == GATE_LOCAL);
+    LOCKED(t.open_hangs = true);
+    assert_int_equal(redirect("b", err, sizeof err), 0);
+    eventually(count(&t.opens) == 1);
+}
+
+static void
+test_router_planned_move_serves_until_the_peer_has_answered(void **state)
+{
+    struct gate_request rq = {.writes = true, .count = 512};
+    struct gate *g;
+
+    (void)state;
+    begin_planned_move();
+    g = router_gate(router);
+    assert_int_equal(gate_enter(g, &rq, 500), 0);
+    assert_int_equal(rq.route.where, GATE_LOCAL);
+    gate_finish(g, &rq);
+    assert_int_equal(count(&t.releases), 0);
+    LOCKED(t.open_hangs = false);
+    eventually(where() == GATE_PEER);
+    assert_int_equal(count(&t.opens), 1);
+    assert_int_equal(count(&t.releases), 1);
+}
+
+/* A write is lost after GO was granted without any fence. */
+static void
+test_router_planned_move_that_leaves_a_write_behind_asks_again(void **state)
+{
+    struct gate_request rq = {.writes = true, .count = 512};
+    struct gate *g;
+
+    (void)state;
+    begin_planned_move();
+    g = router_gate(router);
+    assert_int_equal(gate_enter(g, &rq, 500), 0);
+    LOCKED(t.open_hangs = false);
+    eventually(where() == GATE_HELD); /* and drains */
+    assert_int_equal(count(&t.closes), 0);
+    gate_leave(g, &rq, true);
+    gate_finish(g, &rq);
+    eventually(where() == GATE_PEER);
+    assert_int_equal(count(&t.opens), 2);
+    assert_int_equal(count(&t.closes), 1);
+    assert_int_equal(t.asked.generation, 2);
+    assert_int_equal(t.asked.nfence, 1);
+    assert_ptr_equal(t.asked.fence[0], &hosts[0]);
+    assert_int_equal(t.saved_at_open.generation, 2);
+    assert_true(t.saved_at_open.local);
+}
+
+/* A write was lost before, on the route that is to be left. */
+static void
+test_router_planned_move_with_a_lost_write_fences_first(void **state)
+{
+    struct gate_request rq = {.writes = true, .count = 512};
+    struct gate *g;
+    char err[256];
+
+    (void)state;
+    t.ready[0] = true;
+    start();
+    g = router_gate(router);
+    eventually(where() == GATE_LOCAL);
+    assert_int_equal(gate_enter(g, &rq, 0), 0);
+    gate_leave(g, &rq, true);
+    gate_finish(g, &rq);
+    assert_int_equal(redirect("b", err, sizeof err), 0);
+    eventually(where() == GATE_PEER);
+    assert_int_equal(count(&t.opens), 1);
+    assert_int_equal(t.asked.nfence, 1);
+}
+
+static void
+test_router_planned_move_that_is_refused_goes_on_here(void **state)
+{
+    (void)state;
+    begin_planned_move();
+    assert_int_equal(where(), GATE_LOCAL);
+    LOCKED(t.open_result = -EACCES; t.open_hangs = false);
+    eventually(count(&t.registers) == 2);
+    eventually(where() == GATE_LOCAL);
+    assert_int_equal(count(&t.fenced), 0);
+}
+
+/* The session is closed, which takes its time, when the next route is open. */
+static void
+test_router_planned_move_from_peer_to_peer(void **state)
+{
+    char err[256];
+
+    (void)state;
+    t.ready[0] = t.ready[1] = true;
+    start();
+    eventually(where() == GATE_LOCAL);
+    assert_int_equal(redirect("b", err, sizeof err), 0);
+    eventually(where() == GATE_PEER);
+    eventually(!saved_local());
+    assert_int_equal(redirect("c", err, sizeof err), 0);
+    eventually(count(&t.closes) == 1);
+    assert_int_equal(t.where_closed, GATE_PEER);
+    assert_int_equal(t.asked.peer, 1);
+    assert_int_equal(t.asked.nfence, 0);
+    /* both may hold writes of ours meanwhile */
+    assert_int_equal(t.saved_at_open.npeers, 2);
+    assert_false(t.saved_at_open.local);
+}
+
+static void
+test_router_planned_return_registers_while_the_peer_serves(void **state)
+{
+    struct gate_request rq = {.writes = true, .count = 512};
+    struct gate *g;
+
+    (void)state;
+    begin_planned_move();
+    g = router_gate(router);
+    LOCKED(t.open_hangs = false);
+    eventually(where() == GATE_PEER);
+    eventually(!saved_local());
+    LOCKED(t.register_hangs = true);
+    router_return(router);
+    eventually(count(&t.registers) == 2);
+    assert_int_equal(gate_enter(g, &rq, 500), 0);
+    assert_int_equal(rq.route.where, GATE_PEER);
+    gate_finish(g, &rq);
+    LOCKED(t.register_hangs = false);
+    eventually(count(&t.closes) == 1);
+    assert_int_equal(t.where_closed, GATE_LOCAL);
+    assert_int_equal(count(&t.registers), 2);
+    assert_true(saved_local());
+}
+
+/* Fenced after it registered, and before the last request had left the peer. */
+static void
+test_router_planned_return_fenced_meanwhile_registers_anew(void **state)
+{
+    struct gate_request rq = {.writes = true, .count = 512};
+    struct gate *g;
+
+    (void)state;
+    begin_planned_move();
+    g = router_gate(router);
+    LOCKED(t.open_hangs = false);
+    eventually(where() == GATE_PEER);
+    assert_int_equal(gate_enter(g, &rq, 0), 0);
+    router_return(router);
+    eventually(where() == GATE_HELD); /* and drains */
+    assert_int_equal(count(&t.registers), 2);
+    LOCKED(t.lun.registration = LUN_FENCED);
+    gate_finish(g, &rq);
+    eventually(where() == GATE_LOCAL);
+    assert_int_equal(count(&t.registers), 3);
+    assert_int_equal(router_gate(router)->route.registration_no, 3);
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_router_planned_move_serves_until_the_peer_has_answered),
+        TEST(test_router_planned_move_that_leaves_a_write_behind_asks_again),
+        TEST(test_router_planned_move_with_a_lost_write_fences_first),
+        TEST(test_router_planned_move_that_is_refused_goes_on_here),
+        TEST(test_router_planned_move_from_peer_to_peer),
+        TEST(test_router_planned_return_registers_while_the_peer_serves),
+        TEST(test_router_planned_return_fenced_meanwhile_registers_anew),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
