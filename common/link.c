@@ -213,6 +213,7 @@ take_info(struct link *k)
     if (st.would_serve)
         link_conn_export(k, &st);
     k->question = LINK_ASKS_NOTHING;
+    k->hears = !st.would_serve;
     k->backoff_ms = BACKOFF_FIRST_MS;
     news = tells_news(&st, &k->status);
     if (strcmp(st.refusal, k->status.refusal) != 0)
@@ -225,13 +226,37 @@ take_info(struct link *k)
         k->opt.changed(k->opt.opaque);
 }
 
+static void
+ask_info(struct link *k, uint64_t now)
+{
+    pthread_mutex_lock(&k->lock);
+    k->status.info_sent_ms = now;
+    pthread_mutex_unlock(&k->lock);
+    k->deadline_ms = now + k->opt.link_timeout_ms;
+    k->next_ms = now + k->opt.standby_interval_ms;
+    if (link_conn_ask(k, LINK_ASKS_INFO, k->opt.info_name) == -1)
+        link_text(k->failure, k->peer_text);
+}
+
+/* It would serve until now: ask once more, to hear why not.  Returns false
+ * when there is no need to. */
+static bool
+ask_for_reason(struct link *k, uint64_t now)
+{
+    if (k->answer_error == 0 || k->hears)
+        return false;
+    k->hears = true;
+    ask_info(k, now);
+    return true;
+}
+
 /* Returns false when an INFO is under way still. */
 static bool
 settle_info(struct link *k, uint64_t now)
 {
     if (k->question != LINK_ASKS_INFO)
         return true;
-    if (k->answered) {
+    if (k->answered && !ask_for_reason(k, now)) {
         take_info(k);
         return true;
     }
@@ -246,18 +271,6 @@ settle_info(struct link *k, uint64_t now)
     }
     k->wake_ms = k->deadline_ms;
     return false;
-}
-
-static void
-ask_info(struct link *k, uint64_t now)
-{
-    pthread_mutex_lock(&k->lock);
-    k->status.info_sent_ms = now;
-    pthread_mutex_unlock(&k->lock);
-    k->deadline_ms = now + k->opt.link_timeout_ms;
-    k->next_ms = now + k->opt.standby_interval_ms;
-    if (link_conn_ask(k, LINK_ASKS_INFO, k->opt.info_name) == -1)
-        link_text(k->failure, k->peer_text);
 }
 
 static bool

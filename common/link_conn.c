@@ -122,6 +122,15 @@ fail_nbd(struct link *k)
                    why);
 }
 
+static void
+stamp_of(const struct stat *st, struct link_file *f)
+{
+    f->device = st->st_dev;
+    f->inode = st->st_ino;
+    f->ctime_s = (uint64_t)st->st_ctim.tv_sec;
+    f->ctime_ns = (uint64_t)st->st_ctim.tv_nsec;
+}
+
 static int
 stamp_file(struct link *k, const char *name, bool needed, struct stat *st)
 {
@@ -159,16 +168,10 @@ stamp_take(struct link *k, struct link_stamp *s)
         stamp_file(k, "client-key.pem", true, &st) == -1 ||
         stamp_file(k, "ca-cert.pem", true, &st) == -1)
         return -1;
-    s->ca.device = st.st_dev;
-    s->ca.inode = st.st_ino;
-    s->ca.ctime_s = (uint64_t)st.st_ctim.tv_sec;
-    s->ca.ctime_ns = (uint64_t)st.st_ctim.tv_nsec;
+    stamp_of(&st, &s->ca);
     if (stamp_file(k, "ca-crl.pem", false, &st) == -1)
         return -1;
-    s->crl.device = st.st_dev;
-    s->crl.inode = st.st_ino;
-    s->crl.ctime_s = (uint64_t)st.st_ctim.tv_sec;
-    s->crl.ctime_ns = (uint64_t)st.st_ctim.tv_nsec;
+    stamp_of(&st, &s->crl);
     return 0;
 }
 
@@ -180,12 +183,33 @@ link_conn_check(struct link *k)
     return link_conn_recheck(k);
 }
 
+/* Are CA and CRL the files of k->stamp still?  A few system calls, for each
+ * parked connection and each second; what is wrong stamp_take tells. */
+static bool
+stamp_holds(const struct link *k)
+{
+    struct link_stamp now = {0};
+    char path[4096];
+    struct stat st;
+
+    snprintf(path, sizeof path, "%s/ca-cert.pem", k->opt.tls_dir);
+    if (stat(path, &st) == -1)
+        return false;
+    stamp_of(&st, &now.ca);
+    snprintf(path, sizeof path, "%s/ca-crl.pem", k->opt.tls_dir);
+    if (stat(path, &st) == 0)
+        stamp_of(&st, &now.crl);
+    else if (lstat(path, &st) == 0 || errno != ENOENT)
+        return false;
+    return memcmp(&now, &k->stamp, sizeof now) == 0;
+}
+
 int
 link_conn_recheck(struct link *k)
 {
     struct link_stamp now;
 
-    if (k->opt.tls_dir == NULL)
+    if (k->opt.tls_dir == NULL || stamp_holds(k))
         return 0;
     if (stamp_take(k, &now) == -1)
         return -1;
@@ -270,6 +294,7 @@ link_conn_open(struct link *k)
     k->kind = LINK_FAIL_REFUSED;
     k->socket_error = 0;
     k->question = LINK_ASKS_NOTHING;
+    k->hears = true;
     if (stamp_take(k, &k->stamp) == -1)
         return -1;
     k->nbd = nbd_create();
@@ -331,21 +356,32 @@ option_answered(void *opaque, int *error)
     return 0;
 }
 
+/* What the peer says beside an error libnbd tells in its debug messages only,
+ * and those are a quarter of the work of an INFO. */
+static int
+listen_to_peer(struct link *k, bool on)
+{
+    if (!on)
+        return nbd_set_debug(k->nbd, false);
+    if (nbd_set_debug_callback(k->nbd,
+                               (nbd_debug_callback){.callback = peer_said,
+                                                    .user_data = k}) == -1)
+        return -1;
+    return nbd_set_debug(k->nbd, true);
+}
+
 static int
 prepare_question(struct link *k, enum link_question q, const char *name)
 {
     struct nbd_handle *h = k->nbd;
 
-    if (nbd_set_export_name(h, name) == -1 ||
-        nbd_clear_meta_contexts(h) == -1 ||
-        nbd_set_debug_callback(h, (nbd_debug_callback){.callback = peer_said,
-                                                       .user_data = k}) == -1)
+    if (nbd_set_export_name(h, name) == -1 || nbd_clear_meta_contexts(h) == -1)
         return -1;
     /* INFO does without the context's extra round trip. */
     if (q == LINK_ASKS_GO && nbd_get_structured_replies_negotiated(h) == 1 &&
         nbd_add_meta_context(h, LIBNBD_CONTEXT_BASE_ALLOCATION) == -1)
         return -1;
-    return nbd_set_debug(h, true);
+    return listen_to_peer(k, q == LINK_ASKS_GO || k->hears);
 }
 
 int

@@ -51,10 +51,11 @@ enum link_leader {
 };
 
 /* The files that decide whom we trust, as they were when they were read. */
+struct link_file {
+    uint64_t device, inode, ctime_s, ctime_ns; /* all 0: there is none */
+};
 struct link_stamp {
-    struct {
-        uint64_t device, inode, ctime_s, ctime_ns;
-    } ca, crl; /* all 0: there is none */
+    struct link_file ca, crl;
 };
 
 enum link_question {
@@ -86,6 +87,7 @@ struct link {
     bool answered; /* to question; error then tells what */
     int answer_error;
     char peer_text[256]; /* what the peer said beside an error */
+    bool hears;          /* INFO is asked so that peer_text is filled */
     bool proven;         /* this connection has brought an answer to an INFO */
     char told[256];      /* the failure that was logged last; "" once proven */
     uint64_t asked_us;

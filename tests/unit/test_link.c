@@ -69,6 +69,24 @@ test_link_info_refused_stays_parked_with_peers_words(void **state)
     assert_int_equal(f->peer->connections, 1);
 }
 
+/* Its words are listened to only from its first refusal on. */
+static void
+test_link_that_served_tells_why_it_would_not_any_more(void **state)
+{
+    struct fixture *f = *state;
+
+    for (int i = 0; i < 2; i++) {
+        f->peer->on_info = PEER_ANSWERS;
+        if (i == 0)
+            f->link = link_at(&f->opt);
+        eventually(status_of(f->link).would_serve);
+        f->peer->on_info = PEER_REFUSES;
+        eventually(!status_of(f->link).would_serve);
+        assert_string_equal(status_of(f->link).refusal, f->peer->refusal);
+    }
+    assert_int_equal(f->peer->connections, 1);
+}
+
 /* They end in JSON and in people's terminals. */
 static void
 test_link_peers_words_become_plain_text(void **state)
@@ -503,6 +521,7 @@ main(void)
         LINK_TEST(test_link_parks_and_learns_the_export),
         LINK_TEST(test_link_keeps_asking_info_on_one_connection),
         LINK_TEST(test_link_info_refused_stays_parked_with_peers_words),
+        LINK_TEST(test_link_that_served_tells_why_it_would_not_any_more),
         LINK_TEST(test_link_peers_words_become_plain_text),
         LINK_TEST(test_link_go_refused_stays_parked_and_may_ask_again),
         LINK_TEST(test_link_refused_go_goes_on_asking_info),
