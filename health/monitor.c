@@ -1,21 +1,18 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Gathers samples of one LUN, lets verdict.c judge them, tells the owner.
  *
- * Threads: "watch" sends probes, judges and calls the owner; it waits only in
- * poll.  "check" looks for our registration about once a second and may hang
- * in there up to CHECK_TIMEOUT_MS.  Any thread may kick and get.  No callback
- * and no call into lun/ is made under the lock. */
+ * Threads: "watch" sends probes, judges and calls the owner; it waits only for
+ * probes, and a kick interrupts that.  "check" looks for our registration about
+ * once a second and may hang in there up to CHECK_TIMEOUT_MS.  Any thread may
+ * kick and get.  No callback and no call into lun/ is made under the lock. */
 #include "health/monitor.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
 
 #include "common/clock.h"
 #include "common/log.h"
@@ -33,7 +30,6 @@ struct monitor {
     struct lun *lun;
     struct monitor_options opt; /* name is our copy */
     char *name;
-    int wake_fd;
     pthread_t watch_thread, check_thread;
 
     /* any thread */
@@ -190,8 +186,8 @@ earlier(uint64_t *wake_ms, uint64_t then_ms, uint64_t now_ms)
 
 /* When time alone may change something: never later than one interval.  A
  * time that is 0, none, gives one that has long passed. */
-static int
-next_wait_ms(struct monitor *m)
+static uint64_t
+next_wake_ms(struct monitor *m)
 {
     uint64_t now_ms = clock_ms();
     uint64_t wake_ms = now_ms + m->opt.probe_interval_ms;
@@ -215,21 +211,16 @@ next_wait_ms(struct monitor *m)
         earlier(&wake_ms, io_done + timeout_ms, now_ms);
     }
     earlier(&wake_ms, io_sent + m->opt.io_timeout_ms, now_ms);
-    return clock_left_ms(wake_ms, now_ms);
+    return wake_ms;
 }
 
-static void
-wait_for_news(struct monitor *m)
+/* The interrupt of a kick may have ended a look that had begun before it. */
+static bool
+wait_for_probe(struct monitor *m, struct prober_result *r)
 {
-    struct pollfd p[2] = {
-        {.fd = m->wake_fd, .events = POLLIN},
-        {.fd = prober_fd(&m->prober), .events = POLLIN},
-    };
-    eventfd_t value;
+    bool look = atomic_load(&m->kicked) || atomic_load(&m->stopping);
 
-    poll(p, 2, next_wait_ms(m));
-    if (p[0].revents)
-        eventfd_read(m->wake_fd, &value);
+    return prober_collect(&m->prober, r, look ? 0 : next_wake_ms(m));
 }
 
 static void
@@ -259,8 +250,9 @@ tell_lun(struct monitor *m)
     lun_fail_queued(m->lun, lost);
 }
 
+/* done: a probe that finished, or NULL. */
 static void
-look(struct monitor *m)
+look(struct monitor *m, const struct prober_result *done)
 {
     bool was_usable = verdict_usable(&m->now.verdict);
     bool kicked = atomic_exchange(&m->kicked, false);
@@ -270,12 +262,13 @@ look(struct monitor *m)
 
     lun_get_status(m->lun, &m->now.lun);
     news = lun_differs(&before, &m->now.lun);
-    while (prober_collect(&m->prober, &r)) {
+    while (done) {
         m->now.probe_ms = clock_ms();
-        m->now.probe_us = r.us;
-        if (lun_error_class(r.error) == LUN_CLASS_OK)
-            slow_probe(&m->slow, r.us);
-        news |= judge(m, &r);
+        m->now.probe_us = done->us;
+        if (lun_error_class(done->error) == LUN_CLASS_OK)
+            slow_probe(&m->slow, done->us);
+        news |= judge(m, done);
+        done = prober_collect(&m->prober, &r, 0) ? &r : NULL;
     }
     judge_pace(m);
     news |= judge(m, NULL);
@@ -290,10 +283,12 @@ static void *
 watch(void *arg)
 {
     struct monitor *m = arg;
+    struct prober_result r;
+    bool done = false;
 
     while (!atomic_load(&m->stopping)) {
-        look(m);
-        wait_for_news(m);
+        look(m, done ? &r : NULL);
+        done = wait_for_probe(m, &r);
     }
     return NULL;
 }
@@ -337,10 +332,11 @@ check(void *arg)
             continue;
         pthread_mutex_unlock(&m->lock);
         err = lun_check_registration(m->lun, clock_ms() + CHECK_TIMEOUT_MS);
-        if (err < 0)
+        if (err < 0) {
             log_debug("lun %s: looking for our registration: %s", m->name,
                       strerror(-err));
-        monitor_kick(m);
+            monitor_kick(m);
+        }
         pthread_mutex_lock(&m->lock);
     }
     pthread_mutex_unlock(&m->lock);
@@ -384,7 +380,7 @@ stop_watching(struct monitor *m)
     atomic_store(&m->stopping, true);
     pthread_cond_signal(&m->check_wake);
     pthread_mutex_unlock(&m->lock);
-    eventfd_write(m->wake_fd, 1);
+    prober_interrupt(&m->prober);
     pthread_join(m->watch_thread, NULL);
 }
 
@@ -407,8 +403,6 @@ destroy(struct monitor *m)
 {
     if (m->prober.queue)
         prober_fini(&m->prober);
-    if (m->wake_fd >= 0)
-        close(m->wake_fd);
     pthread_mutex_destroy(&m->lock);
     pthread_cond_destroy(&m->check_wake);
     free(m->name);
@@ -419,8 +413,7 @@ static int
 prepare(struct monitor *m)
 {
     m->name = strdup(m->opt.name);
-    m->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (!m->name || m->wake_fd < 0)
+    if (!m->name)
         return -errno;
     verdict_init(&m->now.verdict, clock_ms());
     slow_init(&m->slow, clock_ms());
@@ -439,7 +432,6 @@ monitor_start(struct lun *l, const struct monitor_options *opt)
         return NULL;
     m->lun = l;
     m->opt = *opt;
-    m->wake_fd = -1;
     pthread_mutex_init(&m->lock, NULL);
     err = create_condition(&m->check_wake);
     if (err < 0) {
@@ -477,7 +469,7 @@ void
 monitor_kick(struct monitor *m)
 {
     if (!atomic_exchange(&m->kicked, true))
-        eventfd_write(m->wake_fd, 1);
+        prober_interrupt(&m->prober);
 }
 
 void

@@ -32,12 +32,6 @@ prober_fini(struct prober *p)
 }
 
 int
-prober_fd(struct prober *p)
-{
-    return lun_queue_fd(p->queue);
-}
-
-int
 prober_send(struct prober *p, uint32_t block_size)
 {
     struct lun_io *io;
@@ -64,13 +58,13 @@ prober_send(struct prober *p, uint32_t block_size)
 }
 
 bool
-prober_collect(struct prober *p, struct prober_result *r)
+prober_collect(struct prober *p, struct prober_result *r, uint64_t deadline_ms)
 {
     struct lun_io *io;
     struct prober_slot *slot;
     uint64_t us;
 
-    if (lun_reap(p->queue, &io, 1, 0) == 0)
+    if (lun_reap(p->queue, &io, 1, deadline_ms) == 0)
         return false;
     slot = io->opaque;
     slot->io = NULL;
@@ -80,6 +74,12 @@ prober_collect(struct prober *p, struct prober_result *r)
     r->us = us > UINT_MAX ? UINT_MAX : (unsigned)us;
     lun_io_put(io);
     return true;
+}
+
+void
+prober_interrupt(struct prober *p)
+{
+    lun_queue_interrupt(p->queue);
 }
 
 uint64_t

@@ -35,14 +35,19 @@ int prober_init(struct prober *p, struct lun *l);
 /* prober_fini - abandon what is under way; never waits for the device. */
 void prober_fini(struct prober *p);
 
-/* prober_fd - readable when prober_collect would find something. */
-int prober_fd(struct prober *p);
-
-/* prober_send - errors: -EBUSY PROBER_MAX are under way; -ENOMEM */
+/* prober_send - errors: -EBUSY PROBER_MAX are under way; -ENOMEM
+ *
+ * It leaves with the next prober_collect, at the latest. */
 int prober_send(struct prober *p, uint32_t block_size);
 
-/* prober_collect - take one finished probe; false: none. */
-bool prober_collect(struct prober *p, struct prober_result *r);
+/* prober_collect - take one finished probe, waiting for it up to deadline_ms
+ * (0: not at all) or an interrupt; false: none. */
+bool prober_collect(struct prober *p, struct prober_result *r,
+                    uint64_t deadline_ms);
+
+/* prober_interrupt - end the prober_collect that waits, or that comes next;
+ * threads: any */
+void prober_interrupt(struct prober *p);
 
 /* prober_oldest_ms, prober_newest_ms - when the oldest and the newest that
  * are under way left; 0: none. */

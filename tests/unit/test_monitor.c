@@ -40,6 +40,7 @@ static struct {
     int check_hangs_ms; /* up to its deadline if < 0 */
     unsigned told;      /* lun_fail_queued, and what last */
     bool told_to_fail;
+    bool interrupted; /* lun_queue_interrupt, since the last lun_reap ended */
     struct lun_io last;
 } dev = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
@@ -52,7 +53,7 @@ static struct lun *const the_lun = (struct lun *)&dev;
 void __wrap_lun_get_status(struct lun *l, struct lun_status *st);
 struct lun_queue *__wrap_lun_queue_create(struct lun *l);
 void __wrap_lun_queue_destroy(struct lun_queue *q);
-int __wrap_lun_queue_fd(struct lun_queue *q);
+void __wrap_lun_queue_interrupt(struct lun_queue *q);
 struct lun_io *__wrap_lun_io_get(struct lun_queue *q, size_t room);
 void __wrap_lun_io_put(struct lun_io *io);
 void __wrap_lun_submit(struct lun_queue *q, struct lun_io *io);
@@ -87,11 +88,14 @@ __wrap_lun_queue_destroy(struct lun_queue *q)
         free(dev.done[--dev.ndone]);
 }
 
-int
-__wrap_lun_queue_fd(struct lun_queue *q)
+void
+__wrap_lun_queue_interrupt(struct lun_queue *q)
 {
     (void)q;
-    return dev.fd;
+    pthread_mutex_lock(&dev.lock);
+    dev.interrupted = true;
+    eventfd_write(dev.fd, 1);
+    pthread_mutex_unlock(&dev.lock);
 }
 
 struct lun_io *
@@ -142,20 +146,28 @@ size_t
 __wrap_lun_reap(struct lun_queue *q, struct lun_io **ios, size_t max,
                 uint64_t deadline_ms)
 {
+    bool over = false;
     eventfd_t value;
     size_t n = 0;
 
     (void)q;
-    assert_int_equal(deadline_ms, 0); /* the watch thread waits in poll only */
-    pthread_mutex_lock(&dev.lock);
-    eventfd_read(dev.fd, &value);
-    while (n < max && dev.ndone > 0) {
-        ios[n++] = dev.done[--dev.ndone];
-        dev.answered++;
+    while (!over) {
+        struct pollfd p = {.fd = dev.fd, .events = POLLIN};
+
+        if (deadline_ms != 0)
+            poll(&p, 1, clock_left_ms(deadline_ms, clock_ms()));
+        pthread_mutex_lock(&dev.lock);
+        eventfd_read(dev.fd, &value);
+        while (n < max && dev.ndone > 0) {
+            ios[n++] = dev.done[--dev.ndone];
+            dev.answered++;
+        }
+        if (dev.ndone > 0)
+            eventfd_write(dev.fd, 1);
+        over = n > 0 || dev.interrupted || clock_ms() >= deadline_ms;
+        dev.interrupted = false;
+        pthread_mutex_unlock(&dev.lock);
     }
-    if (dev.ndone > 0)
-        eventfd_write(dev.fd, 1);
-    pthread_mutex_unlock(&dev.lock);
     return n;
 }
 
