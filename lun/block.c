@@ -229,6 +229,7 @@ lose_device(struct block *b, struct device *d)
     pthread_mutex_unlock(&b->lock);
     log_warning("lun %s: %s is gone or another device now", b->name, b->path);
     device_put(d);
+    block_watch_kick(b);
     block_changed(b);
 }
 

@@ -428,9 +428,10 @@ look(struct block *b, struct block_watch *w, bool news)
 
     if (s.generation != w->generation)
         begin_anew(w, s.generation);
-    w->look_ms =
-        now_ms +
-        (s.device && s.device->file && !s.device->multipath ? MAP_MS : LOOK_MS);
+    /* Below a file there is nothing; block_watch_kick tells when it goes. */
+    w->look_ms = s.device && s.device->file && !s.device->multipath
+                     ? CLOCK_NEVER
+                     : now_ms + LOOK_MS;
     if (find_map(b, &s, &dev)) {
         if (news || s.fail || now_ms >= w->map_ms)
             look_at_map(b, w, dev);

@@ -22,6 +22,7 @@
 
 /* Bounds of what the router's thread waits for, so that a stop is quick. */
 #define CLOSING_MS 1000 /* for what is under way, once we are told to end */
+#define REST_MS    5000 /* between two looks without news, when all is well */
 
 /* ---- small helpers ----------------------------------------------------- */
 
@@ -612,6 +613,19 @@ wait_for_news(struct router *r, uint64_t next_ms)
     return go_on;
 }
 
+/* At home, and nobody has to be waited for: what happens then is told. */
+static bool
+is_at_rest(struct router *r, const struct route_view *view)
+{
+    unsigned ready = 0, most = (unsigned)peers_count(r->peers);
+
+    for (unsigned i = 0; i < most; i++)
+        ready += view->peers[i].ready;
+    if (most > r->opt.lun->standby_peers)
+        most = r->opt.lun->standby_peers;
+    return r->route.phase == ROUTE_LOCAL && view->local_usable && ready >= most;
+}
+
 /* When to look again without any news. */
 static uint64_t
 next_look(struct router *r, const struct route_view *view)
@@ -619,7 +633,7 @@ next_look(struct router *r, const struct route_view *view)
     uint64_t now = clock_ms();
     uint64_t next = route_next_ms(&r->route, &r->route_opt, view, now);
     bool soon = r->route.phase == ROUTE_REDIRECTED || router_has_suspects(r);
-    uint64_t idle = now + (soon ? 100 : 1000);
+    uint64_t idle = now + (soon ? 100 : is_at_rest(r, view) ? REST_MS : 1000);
 
     if (next < now + 1)
         next = now + 1;

@@ -179,6 +179,8 @@ serve_due_ms(const struct serve *s, uint64_t now_ms)
     case SERVE_DRAINED:
     case SERVE_CLOSING:
         return now_ms + (s->held ? 100 : 1000);
+    case SERVE_SERVING: /* whatever ends that is told */
+        return now_ms + 5000;
     default:
         return now_ms + 1000;
     }
