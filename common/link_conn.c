@@ -363,9 +363,9 @@ listen_to_peer(struct link *k, bool on)
 {
     if (!on)
         return nbd_set_debug(k->nbd, false);
-    if (nbd_set_debug_callback(k->nbd,
-                               (nbd_debug_callback){.callback = peer_said,
-                                                    .user_data = k}) == -1)
+    if (nbd_set_debug_callback(
+            k->nbd,
+            (nbd_debug_callback){.callback = peer_said, .user_data = k}) == -1)
         return -1;
     return nbd_set_debug(k->nbd, true);
 }
