@@ -9,7 +9,8 @@
 #ifndef DETOUR_POINT_H
 #define DETOUR_POINT_H
 
-/* In the order in which a redirect and the return pass them. */
+/* In the order in which a redirect and the return pass them when paths are
+ * lost; a planned move is "left", and "home-left", when all is ready. */
 enum point {
     /* The plugin leaves its own paths, and opens a route: */
     POINT_LOST,         /* "lost": it is decided, nothing was done */

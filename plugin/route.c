@@ -27,7 +27,8 @@
  *                                   a better peer     peers that are not slow
  *              order to redirect    a peer is ready   OPENING
  *
- * OPENING has the action ROUTE_DO_OPEN, RETURNING ROUTE_DO_HOME.
+ * OPENING has the action ROUTE_DO_OPEN, RETURNING ROUTE_DO_HOME.  On a clean
+ * move the route that is left may serve until the next one is ready.
  * Whatever is not listed changes nothing: results of actions cannot come in
  * other phases, and reports about a route that was left are late.
  */

@@ -81,7 +81,8 @@ struct route_event {
 enum route_do {
     ROUTE_DO_NOTHING,
     /* Leave the present route (cleanly if r->leave_clean), then open one to
-     * r->peer under r->generation, fencing r's suspects. */
+     * r->peer under r->generation, fencing r's suspects.  With none, and
+     * cleanly, it may be asked for first. */
     ROUTE_DO_OPEN,
     /* Leave the present route likewise, fence the suspects that are not us,
      * register, and serve here. */

@@ -55,6 +55,15 @@ answered_again() { # HOST
     within 5000 load_flows "$1" $((ticks + 1)) || lab_failed "no I/O after it"
 }
 
+# What the machine and the SAN do to the client by themselves, in as long a
+# window as a switch has: what a gap is to be compared with.
+undisturbed() { # DEPTH N
+    load_mark a "nothing-$1-$2"
+    nap 300
+    answered_again a
+    gap nothing "$1" a "nothing-$1-$2"
+}
+
 planned() { # DEPTH N
     load_mark a "redirect-$1-$2"
     post plugin-a-vm /redirect >/dev/null || lab_failed "cannot redirect"
@@ -100,6 +109,7 @@ switch_events() {
     for depth in 1 32; do
         load_start a --depth "$depth" --interval 100
         for ((n = 1; n <= TIMES; n++)); do
+            undisturbed "$depth" "$n"
             planned "$depth" "$n"
             broken "path errors" "$depth" "$n" reset_both
             ((n % 4)) || broken "paths swallow all" "$depth" "$n" black_hole a

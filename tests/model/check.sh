@@ -68,7 +68,7 @@ needs() {
 rules() {
     local rule faults what
 
-    for what in FENCED ABORTED HOME READ; do
+    for what in FENCED ABORTED HOME READ EARLY; do
         fails "$1-$what" "$1: the searches come to $what" \
             "$2 -DFAULTS=3 -DREACH_$what"
     done
@@ -89,7 +89,8 @@ DRAIN 1
 ANSWER 3
 HOME_FENCE 2
 DISK_SUSPECTS 1
-DISK_GENERATION 2'
+DISK_GENERATION 2
+EARLY 2'
 
 small() {
     local full='-O2 -DCOLLAPSE' faults=${MODEL_FAULTS:-2}

@@ -56,6 +56,10 @@ byte phase;
 byte peer;
 byte suspects;
 byte disk; /* the suspects its successor will find */
+/* A clean move: the peer that is asked while the present route serves; 0: none.
+ * ready: it has answered GO, which fenced nobody. */
+byte early;
+bool ready;
 
 /* ---- the proxies of A and B ------------------------------------------------
  */
@@ -95,6 +99,11 @@ bool dead[HOSTS];      /* its paths, for good */
 #define NOTE_READ assert(false)
 #else
 #define NOTE_READ skip
+#endif
+#ifdef REACH_EARLY
+#define NOTE_EARLY assert(false)
+#else
+#define NOTE_EARLY skip
 #endif
 #define ORPHANS_AT(p) (unread[p] || own[p].net || old[p].net)
 
@@ -236,10 +245,28 @@ inline suspect(h)
     fi
 }
 
+/* A session that stood ready is closed, its GO no longer waited for. */
+inline drop_early()
+{
+    if
+    :: early && !ready -> go_wanted[early] = false
+    :: else
+    fi;
+    early = 0; ready = false
+}
+
 /* The plugin leaves its route, with a write unanswered or without.  `cut':
  * the proxy has closed the connection, or is no more. */
 inline leave(cut)
 {
+#ifdef NO_RULE_EARLY
+    if
+    :: !ready -> drop_early()
+    :: else
+    fi;
+#else
+    drop_early();
+#endif
     if
     :: live && phase == LOCAL ->
         suspect(H);
@@ -276,15 +303,22 @@ inline close_session(p)
     :: phase == PEER && peer == p -> leave(true)
     :: else
     fi;
+    if
+    :: early == p && ready -> drop_early()
+    :: else
+    fi;
     unread[p] = 0
 }
 
 inline end_go(p, granted)
 {
     if
-    :: go_wanted[p] && granted ->
+    :: go_wanted[p] && early == p ->
+        ready = granted;
+        early = (granted -> p : 0)
+    :: go_wanted[p] && granted && early != p ->
         phase = PEER; live = UNREAD; suspects = 0; disk = bit(p)
-    :: go_wanted[p] && !granted -> phase = HELD; peer = 0
+    :: go_wanted[p] && !granted && early != p -> phase = HELD; peer = 0
     :: else
     fi;
     go[p] = GO_NONE; go_wanted[p] = false; to_fence[p] = 0
@@ -367,6 +401,21 @@ inline acknowledged()
     fi
 }
 
+/* The last write was answered, the next one goes to whom stands ready. */
+inline move()
+{
+    NOTE_EARLY;
+    if
+    :: phase == LOCAL -> release(H)
+    :: else
+    fi;
+    if
+    :: cur <= N -> live = UNREAD
+    :: else -> live = NONE
+    fi;
+    phase = PEER; peer = early; disk = bit(early); early = 0; ready = false
+}
+
 /* A host, and what the target does about it. */
 proctype host(byte h)
 {
@@ -389,6 +438,8 @@ end:
            acknowledged() }
     :: atomic { live == DONE && place == h && fault ->
            faults--; acknowledged(); live = NONE; leave(false) }
+    :: atomic { live == DONE && place == h && ready ->
+           acknowledged(); move() }
     EACH_WRITE(own[h].net, PASS_OWN)
     EACH_WRITE(old[h].net, PASS_OLD)
     EACH_WRITE(own[h].lun, END_OWN)
@@ -459,6 +510,15 @@ inline open(p)
     to_fence[p] = (suspects & ~bit(p)) NAMED
 }
 
+/* What suspects would be for, there is nothing to fence with this one. */
+inline ask_early(p)
+{
+    early = p;
+    disk = disk | bit(p);
+    go[p] = GO_SENT; go_wanted[p] = true;
+    to_fence[p] = 0
+}
+
 inline give_up_go()
 {
     go_wanted[peer] = false;
@@ -474,6 +534,7 @@ inline kill_plugin()
     :: phase == PEER || phase == LOCAL -> leave(false)
     :: else
     fi;
+    drop_early();
     suspects = disk;
 #ifdef NO_RULE_DISK_SUSPECTS
     suspects = 0;
@@ -486,6 +547,9 @@ inline kill_plugin()
 }
 
 #define may_open(p) (!go[p] && serves(p))
+#define may_ask(p) \
+    (fault && (phase == PEER || phase == LOCAL) && peer != p && !early && \
+     !suspects && may_open(p))
 
 proctype plugin()
 {
@@ -506,6 +570,14 @@ end:
     /* what nobody notices but by waiting for it */
     :: atomic { running && live == GONE -> leave(false) }
     :: atomic { running && phase == OPENING && dead[peer] -> give_up_go() }
+    /* a clean move begins */
+    :: atomic { may_ask(A) -> faults--; ask_early(A) }
+    :: atomic { may_ask(B) -> faults--; ask_early(B) }
+#ifdef NO_RULE_EARLY
+    :: atomic { running && phase == HELD && ready ->
+           phase = PEER; peer = early; live = UNREAD; suspects = 0;
+           disk = bit(early); early = 0; ready = false }
+#endif
     /* a move; a connection or a path that breaks; patience that ends */
     :: atomic { fault && (phase == PEER || phase == LOCAL) ->
            faults--; leave(false) }
