@@ -217,6 +217,22 @@ leave_for(struct router *r, const struct route_view *before)
     return route_still_right(&r->route, &r->route_opt, &view);
 }
 
+/* Peers to stay connected to, whoever else is ready: without reservations
+ * only a suspect itself can clear the suspicion, and an order names one. */
+static uint64_t
+peers_to_keep(struct router *r)
+{
+    uint64_t keep = r->route.suspect_peers;
+
+    if (r->route.wanted != ROUTE_SELF)
+        keep |= UINT64_C(1) << r->route.wanted;
+    pthread_mutex_lock(&r->lock);
+    if (r->asked_peer != ROUTE_SELF && clock_ms() < r->asked_ms + ASKED_MS)
+        keep |= UINT64_C(1) << r->asked_peer;
+    pthread_mutex_unlock(&r->lock);
+    return keep;
+}
+
 /* May the next route be made ready while the present one serves?  Only for a
  * clean move, which leaves nothing behind that has to be fenced first.  To the
  * peer that serves now it may not: GO there closes the session it has. */
@@ -294,8 +310,12 @@ perform_open(struct router *r, const struct route_view *view, struct outcome *o)
 {
     struct session *s = NULL;
 
-    if (may_prepare(r, ROUTE_DO_OPEN) && ask_for_session(r, &s, o) < 0)
-        return;
+    if (may_prepare(r, ROUTE_DO_OPEN)) {
+        if (ask_for_session(r, &s, o) < 0)
+            return;
+        /* others stand by in their place, should it have to be asked again */
+        peers_tend(r->peers, &r->want, peers_to_keep(r));
+    }
     if (!leave_for(r, view)) {
         session_close(s);
         failed(o, ROUTE_EV_REFUSED,
@@ -395,22 +415,6 @@ perform_home(struct router *r, const struct route_view *view, struct outcome *o)
 }
 
 /* ---- the router's thread ----------------------------------------------- */
-
-/* Peers to stay connected to, whoever else is ready: without reservations
- * only a suspect itself can clear the suspicion, and an order names one. */
-static uint64_t
-peers_to_keep(struct router *r)
-{
-    uint64_t keep = r->route.suspect_peers;
-
-    if (r->route.wanted != ROUTE_SELF)
-        keep |= UINT64_C(1) << r->route.wanted;
-    pthread_mutex_lock(&r->lock);
-    if (r->asked_peer != ROUTE_SELF && clock_ms() < r->asked_ms + ASKED_MS)
-        keep |= UINT64_C(1) << r->asked_peer;
-    pthread_mutex_unlock(&r->lock);
-    return keep;
-}
 
 /* Since when our own paths are good, and not slow; 0: they are not. */
 static uint64_t
