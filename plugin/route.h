@@ -2,7 +2,7 @@
 /* Where the VMs' I/O goes: the decision, apart from doing it.
  *
  * A pure function of (state, event, view, time), docs/design.md section 4.  The
- * router (router.c) performs what is decided here and tells how it ended.
+ * router (router_move.c) performs what is decided here and tells how it ended.
  */
 #ifndef DETOUR_PLUGIN_ROUTE_H
 #define DETOUR_PLUGIN_ROUTE_H

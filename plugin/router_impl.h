@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* What the parts of the router share: its state, and who guards what.
  *
- * router.c performs, router_start.c begins and ends it, router_order.c takes
- * orders, router_status.c tells, router_lun.c knows the LUN's looks,
- * router_suspects.c through whom writes of ours may still travel.
+ * router.c steps, router_move.c performs, router_start.c begins and ends it,
+ * router_order.c takes orders, router_status.c tells, router_lun.c knows the
+ * LUN's looks, router_suspects.c through whom writes of ours may still travel.
  */
 #ifndef DETOUR_PLUGIN_ROUTER_IMPL_H
 #define DETOUR_PLUGIN_ROUTER_IMPL_H
@@ -123,6 +123,39 @@ bool router_is_closing(struct router *r);
  * first ends when closing is set, the second with stopping. */
 void *router_thread(void *opaque);
 void *router_registrar(void *opaque);
+
+/* ---- router_move.c; the router's thread only ----------------------------- */
+
+/* How an action ended, for the next step. */
+struct outcome {
+    struct route_event ev; /* its why may be the text below */
+    char why[320];
+};
+
+/* router_leave - leave the present route, if we are on one: nobody is inside
+ * any more when this returns, and the session waits for router_close_retired. */
+void router_leave(struct router *r);
+
+/* router_close_retired - close the session of the last route; its connections
+ * take up to 500 ms over the farewell. */
+void router_close_retired(struct router *r);
+
+/* router_may_prepare - may the route that act leads to be made ready while the
+ * present one serves?
+ *
+ * Only for a clean move, which leaves nothing behind that has to be fenced
+ * first.  To the peer that serves now it may not: GO there closes the session
+ * it has. */
+bool router_may_prepare(struct router *r, enum route_do act);
+
+/* router_perform - ROUTE_DO_OPEN or ROUTE_DO_HOME. */
+void router_perform(struct router *r, enum route_do act,
+                    const struct route_view *view, struct outcome *o);
+
+/* router_peers_to_keep - peers to stay connected to, whoever else is ready:
+ * without reservations only a suspect itself can clear the suspicion, and an
+ * order names one. */
+uint64_t router_peers_to_keep(struct router *r);
 
 /* ---- router_lun.c -------------------------------------------------------- */
 
