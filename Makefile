@@ -84,7 +84,7 @@ HEALTH    := $(BUILD)/detour-health
 PROGRAMS  := $(PLUGIN) $(PROXY) $(CTL) $(HEALTH)
 UNIT      := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/unit/test_*.c))
 LOADED    := tests/tools/liar.c tests/tools/holdwrites.c \
-             tests/tools/steppedclock.c
+             tests/tools/slowclock.c tests/tools/steppedclock.c
 TOOLS     := $(patsubst %.c,$(BUILD)/%,$(filter-out $(LOADED),\
              $(wildcard tests/tools/*.c))) $(patsubst %.c,$(BUILD)/%.so,$(LOADED))
 BENCH     := $(BUILD)/tests/bench/nbdkit-bare-plugin.so \
@@ -159,7 +159,8 @@ $(BUILD)/tests/tools/%.so: $(BUILD)/tests/tools/%.o
 	$(CC) -shared $(LDFLAGS) -o $@ $<
 
 # Into programs that are not ours, or before a sanitizer of theirs: without one.
-$(BUILD)/tests/tools/holdwrites.so $(BUILD)/tests/tools/steppedclock.so: \
+$(BUILD)/tests/tools/holdwrites.so $(BUILD)/tests/tools/slowclock.so \
+$(BUILD)/tests/tools/steppedclock.so: \
 	  $(BUILD)/tests/tools/%.so: tests/tools/%.c
 	@mkdir -p $(@D)
 	$(CC) -D_GNU_SOURCE -std=gnu11 -O2 -g $(WARNINGS) -fPIC -pthread -shared \

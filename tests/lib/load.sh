@@ -146,7 +146,7 @@ expect_no_error() {
 # load_check WRITER READER - reads the writer's region on the reader's host.
 load_check() {
     # shellcheck disable=SC2046 # words
-    timeout 30 "$BUILD/tests/tools/witness" $(load_region "$1") --check \
+    timeout "${LAB_CHECK_SECONDS:-30}" "$BUILD/tests/tools/witness" $(load_region "$1") --check \
         "$(uri "$2")"
 }
 

@@ -17,6 +17,8 @@ export PATH=/lab/bin:/usr/sbin:/usr/bin:/sbin:/bin:/lab/build/tests/tools
 export BUILD=/lab/build
 # shellcheck source=tests/lib/lab.sh
 . /lab/tests/lib/lab.sh
+# shellcheck source=tests/lib/ask.sh
+. "$LAB_LIB/ask.sh"
 
 LAB_MODE=guest
 LAB_HOSTS=(a b) # c costs as much as each of them: only where it is needed
@@ -74,60 +76,6 @@ load_modules() {
     while read -r module; do
         insmod "/modules/$module" 2>/dev/null
     done <"/modules/order.$1"
-}
-
-# ---- status ----------------------------------------------------------------
-#
-# curl and jq take a second to start here; these are the words of hosts.sh.
-
-status() {
-    ask "$(control_socket "$1")" GET /status
-}
-
-post() {
-    ask "$(control_socket "$1")" POST "$2" "${3-{\}}"
-}
-
-# value NAME FIELD... - of its status, each on a line, as tests/tools/ask.c has
-# them.
-value() {
-    local name=$1
-    shift
-    ask "$(control_socket "$name")" GET /status "$@"
-}
-
-route_of() {
-    local phase peer
-    { read -r phase && read -r peer; } < <(
-        value "plugin-$1-${2-vm}" route.phase route.peer
-    )
-    [[ $phase != redirected ]] || phase="$phase $peer"
-    echo "$phase"
-}
-
-expect_route() {
-    local begin
-    begin=$(now_ms)
-    if within "$3" route_is "$1" "$2"; then
-        pass "$1 is $2 (after $(($(now_ms) - begin)) of $3 ms)"
-    else
-        fail "$1 is $2 within $3 ms" "it is $(route_of "$1")"$'\n'"$(
-            value "plugin-$1-vm" route.reason peers
-        )"
-    fi
-}
-
-paths_are() {
-    [[ $(value "plugin-$1-vm" 'lun_status.paths.*.state') == "$2" ]]
-}
-
-peers_serve() {
-    [[ $(value "plugin-$1-vm" 'peers.*.state') =~ ^ready(\ ready)*$ ]]
-}
-
-proxy_is() {
-    # shellcheck disable=SC2053 # it is a pattern
-    [[ $(value "proxy-$1" luns.0.state) == $2 ]]
 }
 
 # ---- the SAN ---------------------------------------------------------------

@@ -2,6 +2,9 @@
 # The guest's initial ramdisk: what Debian gives, cached, and what was built now.
 # shellcheck shell=bash
 #
+# What this file lists is for the guest of one-guest.sh; machines.sh, for the
+# whole SAN, puts lists of its own in their place.
+#
 # Three archives one behind the other, which the kernel unpacks as one:
 #   base     the kernel's modules, busybox, /init       cached
 #   tools    multipathd, udev and the like from Debian  cached
@@ -29,9 +32,15 @@ IMAGE_TOOLS=(sbin/multipathd sbin/multipath bin/udevadm lib/udev/scsi_id
     bin/udevadm:lib/systemd/systemd-udevd sbin/dmsetup sbin/nbd-client
     sbin/mke2fs:sbin/mkfs.ext4 sbin/e2fsck)
 IMAGE_RULES=(55-dm.rules 56-dm-mpath.rules 95-dm-notify.rules)
+# What the cached part depends on, beside this file.
+IMAGE_SOURCES=()
 
 # What is taken from this machine, and must be there.
 IMAGE_PROGRAMS=(bash nbdkit losetup qemu-io sg_persist sg_reset)
+
+# Of what was built.
+IMAGE_OURS=(nbdkit-detour-plugin.so detour-proxy detourctl
+    tests/tools/{ask,witness,blockcheck})
 
 # image_possible - or why not, on standard output.
 image_possible() {
@@ -51,7 +60,8 @@ image_possible() {
 image_tools() {
     local want
     want=$(cat "${BASH_SOURCE[0]}" "$IMAGE_TOP/tests/lib/guest.sh" \
-        "$IMAGE_INSIDE/init" "$IMAGE_INSIDE"/*.rules | sha256sum) || return 1
+        "$IMAGE_INSIDE/init" "$IMAGE_INSIDE"/*.rules "${IMAGE_SOURCES[@]}" |
+        sha256sum) || return 1
     [[ $(cat "$IMAGE_CACHE/complete" 2>/dev/null) != "$want" ]] || return 0
     mkdir -p "$IMAGE_CACHE" || return 1
     (
@@ -160,8 +170,7 @@ image_make() {
         image_add "$root" "$(command -v "$program")" "bin/$program"
     done
     mkdir -p "$root"/lab/{build/tests/tools,tests}
-    for program in nbdkit-detour-plugin.so detour-proxy detourctl \
-        tests/tools/{ask,witness,blockcheck}; do
+    for program in "${IMAGE_OURS[@]}"; do
         image_add "$root" "$BUILD/$program" "lab/build/$program" || return 1
     done
     cp -r "$IMAGE_TOP/tests/lib" "$IMAGE_TOP/tests/lab" "$root/lab/tests/"

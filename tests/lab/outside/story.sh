@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# A scenario's begin and end on the whole SAN, in a shell of its own.
+# shellcheck shell=bash
+
+TAP_DONE=0
+TAP_FAILED=0
+# shellcheck disable=SC2034 # hosts.sh reads it
+for h in "${LAB_HOSTS[@]}"; do
+    LAB_DEVICE[$h]=${SAN_DEVICE}0
+done
+
+# within MS COMMAND... - fewer looks than in lab.sh: each costs a guest's time.
+within() {
+    local end=$(($(now_ms) + $1))
+    shift
+    until "$@" >/dev/null 2>&1; do
+        (($(now_ms) < end)) || return 1
+        nap 100
+    done
+    return 0
+}
+
+# story_leave - whatever happened: paths up, nothing of ours runs.
+story_leave() {
+    local h name rc=$?
+    trap - EXIT
+    for name in "${!LAB_PID[@]}"; do
+        lab_kill "$name" KILL
+    done
+    for h in "${LAB_HOSTS[@]}"; do
+        machine_alive "$h" || continue
+        machine_thaw "$h"
+        machine_sh "$h" "cd $LAB_RUN; for p in *.pid; do
+            kill -KILL \$(cat \$p); done; rm -rf $LAB_RUN/* $LAB_DIR/*" \
+            >/dev/null 2>&1
+    done
+    heal_everything >/dev/null
+    rm -f "$LAB_DIR"/load-* "$LAB_DIR"/blockcheck-*
+    exit "$rc"
+}
+trap story_leave EXIT
+
+# story_up - every host has its configuration; nothing of ours runs yet.
+story_up() {
+    local h
+    for h in "${LAB_HOSTS[@]}"; do
+        { host_settle "$h" && host_config_put "$h"; } ||
+            lab_failed "host $h takes no configuration"
+    done
+}
+
+# story_end - the last command of a scenario: as lab_end.
+story_end() {
+    local name
+    for name in "${!SAN_ON[@]}"; do
+        stop "$name"
+    done
+    check "no program crashed" lab_logs_clean
+    ((TAP_FAILED == 0)) || lab_dump
+    tap_end
+    exit
+}
+
+lab_logs_clean() {
+    local h
+    for h in "${LAB_HOSTS[@]}"; do
+        ! machine_sh "$h" "grep -EH '[Aa]ssertion|runtime error:' \
+            $LAB_DIR/log/*; dmesg |
+            grep -E 'segfault|traps:|general protection'" | grep . || return 1
+    done
+}
+
+# lab_dump - the end of every log, here and on every host.
+lab_dump() {
+    local h log
+    for log in "$LAB_DIR"/log/*; do
+        diag "---- ${log##*/}"
+        tail -n 30 "$log" | tr -d '\r' | sed 's/^/# /'
+    done
+    for h in "${LAB_HOSTS[@]}"; do
+        machine_alive "$h" || continue
+        diag "---- host $h"
+        machine_sh "$h" "tail -n 40 $LAB_DIR/log/*; dmesg | tail -n 30;
+            dmsetup status" | sed 's/^/# /'
+    done
+}
