@@ -176,7 +176,8 @@ image_make() {
     cp -r "$IMAGE_TOP/tests/lib" "$IMAGE_TOP/tests/lab" "$root/lab/tests/"
     cp -r "$pki" "$root/lab/pki"
     mkdir -p "$root/etc/multipath"
-    cp "$IMAGE_INSIDE/multipath.conf" "$root/etc/"
+    [[ ! -e $IMAGE_INSIDE/multipath.conf ]] ||
+        cp "$IMAGE_INSIDE/multipath.conf" "$root/etc/"
     image_pack "$root" "$root.cpio" &&
         cat "$IMAGE_CACHE"/{base,tools}.cpio "$root.cpio" >"$out"
     rm -rf "$root" "$root.cpio"

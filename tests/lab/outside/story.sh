@@ -49,12 +49,39 @@ story_up() {
     done
 }
 
-# story_end - the last command of a scenario: as lab_end.
-story_end() {
+# story_stop - ends what runs on the hosts.
+story_stop() {
     local name
     for name in "${!SAN_ON[@]}"; do
         stop "$name"
     done
+}
+
+# story_table NAME COMMAND... - what it prints goes between the markers of that
+# name in docs/multipath.md, when make lab asks for it and nothing has failed.
+story_table() {
+    local name=$1 docs=$LAB_TOP/docs/multipath.md out=$BUILD/lab/$1.md
+    shift
+    mkdir -p "$BUILD/lab"
+    {
+        printf 'Measured %(%Y-%m-%d)T: %s CPUs, ' -1 "$(nproc)"
+        printf 'load %s, ' "$(cut -d' ' -f1 /proc/loadavg)"
+        printf 'time slowed %s times.\n\n' "$LAB_SLOW"
+        "$@"
+    } >"$out"
+    [[ ${LAB_DOCS-} && $TAP_FAILED == 0 ]] || return 0
+    awk -v begin="<!-- begin: make lab, $name -->" \
+        -v end="<!-- end: make lab, $name -->" -v table="$out" '
+        $0 == begin { print; while ((getline line <table) > 0) print line
+                      inside = 1 }
+        $0 == end { inside = 0 }
+        !inside && $0 != begin { print }' "$docs" >"$docs.new" &&
+        cat "$docs.new" >"$docs" && rm "$docs.new"
+}
+
+# story_end - the last command of a scenario: as lab_end.
+story_end() {
+    story_stop
     check "no program crashed" lab_logs_clean
     ((TAP_FAILED == 0)) || lab_dump
     tap_end
