@@ -41,7 +41,7 @@ DEPS_all     := $(sort $(DEPS_common) $(DEPS_lun) $(DEPS_health) \
 # What tests and demonstrates installs what it lacks; it can do without some of
 # it (tests are skipped then), but not without the libraries.
 GOALS        := $(or $(MAKECMDGOALS),all)
-INSTALLING   := check model model-large demo random soak fault asan tsan \
+INSTALLING   := check model model-large demo random soak fault lab asan tsan \
                 check-valgrind bench
 WITHOUT_DEPS := clean help format shellcheck deps
 ifneq ($(filter $(INSTALLING),$(GOALS)),)
@@ -224,6 +224,12 @@ fault: all $(TOOLS) $(if $(filter $(SEAMED),$(FAULTS)),rules)
 	  TEST_TIMEOUT=3600 \
 	  tests/run-faults $(if $(T),,-o docs/failures.md) $(FAULTS)
 
+# A SAN and three hosts with the kernel's multipath, in guests; T="NAME..." runs
+# these scenarios, LATE= how many late writes, LAB_SLOW= for a busy machine.
+.PHONY: lab
+lab: all rules $(TOOLS)
+	BUILD=$(abspath $(BUILD)) SANITIZE=$(SANITIZE) LAB_DOCS=1 tests/lab/lab $(T)
+
 .PHONY: model model-large
 model:
 	MODEL_FAULTS=3 bash tests/model/check.sh
@@ -279,6 +285,7 @@ format:
 	clang-format -i $(wildcard */*.[ch] tests/*/*.[ch])
 shellcheck:
 	shellcheck $(wildcard tests/*/*.sh tests/lab/*/*.sh) tests/run-one \
+	  tests/lab/lab $(addprefix tests/lab/machine/,init start array paths ocfs2) \
 	  tests/run-faults tests/lib/vm-init tests/demo/demo \
 	  tests/bench/bench deploy/install-deps deploy/install-units \
 	  deploy/detour-pki deploy/check_detour deploy/completion/detourctl .ci/run
@@ -291,6 +298,8 @@ help:
 	@echo 'make check      all tests but the longest, which make fault has'
 	@echo '                (T=WORD: those whose name holds WORD)'
 	@echo 'make fault      every fault scenario in full, with real VMs; a table'
+	@echo 'make lab        a SAN and three hosts with kernel multipath, in guests'
+	@echo '                (T="NAME...", LATE=N, LAB_SLOW=N on a busy machine)'
 	@echo 'make random     ten minutes of random faults (SEED=N, RANDOM_SECONDS=N)'
 	@echo 'make soak       the same: T=SECONDS, SEED=N'
 	@echo 'make model      the fencing rules, searched by Spin; model-large: more'

@@ -52,8 +52,8 @@ vm_format() {
     { truncate -s "${LAB_REGION}M" "$image" &&
         mke2fs -q -t ext4 -E nodiscard "$image" &&
         qemu-img convert -n -f raw "$image" --target-image-opts \
-            "driver=raw,$(vm_part "$1"),file.driver=nbd,file.path=$(
-                vm_socket "$@"
+            "driver=raw,$(vm_part "$1"),file.driver=nbd,$(
+                vm_server file. "$@"
             )"; } >>"$LAB_DIR/log/format-$1" 2>&1 ||
         lab_failed "cannot make a file system for VM $1"
     rm -f "$image"
@@ -61,6 +61,16 @@ vm_format() {
 
 vm_socket() {
     echo "${VM_SOCKET[$1-$2]-$(socket "$2")}"
+}
+
+# vm_server PREFIX VM HOST - where its disk is, as options of QEMU's nbd driver.
+vm_server() {
+    echo "$1server.type=unix,$1server.path=$(vm_socket "$2" "$3")"
+}
+
+# vm_listens HOST - where a QEMU there takes a VM that migrates.
+vm_listens() {
+    address "$1" net1
 }
 
 # vm_start VM HOST - boots it, and waits until its load runs.
@@ -110,8 +120,8 @@ vm_launch() {
         -serial chardev:console \
         -chardev "pipe,id=load,path=$pipe.load" -serial chardev:load \
         -chardev "pipe,id=qmp,path=$pipe.qmp" -mon chardev=qmp,mode=control \
-        -blockdev "driver=nbd,node-name=nbd,server.type=unix,server.path=$(
-            vm_socket "$vm" "$host"
+        -blockdev "driver=nbd,node-name=nbd,$(
+            vm_server "" "$vm" "$host"
         ),reconnect-delay=$VM_RECONNECT" \
         -blockdev "driver=raw,node-name=disk,file=nbd,$(vm_part "$vm")" \
         -device virtio-blk-pci,drive=disk "$@"
@@ -239,8 +249,8 @@ vm_log_clean() {
 vm_fsck() {
     local image=$LAB_DIR/vm-$1.image rc
     qemu-img convert -O raw --image-opts \
-        "driver=raw,$(vm_part "$1"),file.driver=nbd,file.path=$(
-            vm_socket "$@"
+        "driver=raw,$(vm_part "$1"),file.driver=nbd,$(
+            vm_server file. "$@"
         )" "$image" && e2fsck -fn "$image"
     rc=$?
     rm -f "$image"
@@ -265,7 +275,7 @@ VM_CAPABILITIES='{"capabilities": [
 vm_migrate() {
     local vm=$1 from=${VM_HOST[$1]} to=$2 uri answer
     shift 2
-    uri="{\"uri\": \"tcp:$(address "$to" net1):$VM_PORT\"}"
+    uri="{\"uri\": \"tcp:$(vm_listens "$to"):$VM_PORT\"}"
     vm_launch "$vm" "$to" -incoming defer
     qmp "$vm" "$to" migrate-set-capabilities "$VM_CAPABILITIES" >/dev/null
     qmp "$vm" "$to" migrate-incoming "$uri" >/dev/null

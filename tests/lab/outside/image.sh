@@ -169,7 +169,7 @@ image_make() {
     for program in "${IMAGE_PROGRAMS[@]}"; do
         image_add "$root" "$(command -v "$program")" "bin/$program"
     done
-    mkdir -p "$root"/lab/{build/tests/tools,tests}
+    mkdir -p "$root/lab/tests"
     for program in "${IMAGE_OURS[@]}"; do
         image_add "$root" "$BUILD/$program" "lab/build/$program" || return 1
     done

@@ -25,4 +25,5 @@ IMAGE_TOOLS=(sbin/multipathd sbin/multipath bin/udevadm lib/udev/scsi_id
     sbin/fsck.ocfs2 sbin/ocfs2_hb_ctl usr/sbin/sanlock)
 # qemu-nbd: what a host without detour would serve its VMs with.
 IMAGE_PROGRAMS=(nbdkit qemu-nbd sg_persist nft)
-IMAGE_OURS=(nbdkit-detour-plugin.so detour-proxy detourctl tests/tools/ask)
+# rules: with them left out, to show that a scenario finds what it looks for.
+IMAGE_OURS=({,rules/}{nbdkit-detour-plugin.so,detour-proxy} tests/tools/ask)

@@ -173,6 +173,8 @@ paths_active() {
 # ---- programs on hosts -------------------------------------------------------
 
 declare -A SAN_ON # host on which a program runs, by its name
+SAN_BUILD=$BUILD  # what is /lab/build there
+SAN_WRAP=()       # before its arguments: env NAME=VALUE
 
 in_host() {
     local host=$1
@@ -192,7 +194,7 @@ lab_start() {
     fi
     SAN_ON[$name]=$host
     in_host "$host" /lab/machine/start "$name" "$LAB_DIR/log/$name" \
-        "${@/#"$BUILD"/\/lab\/build}"
+        "${SAN_WRAP[@]}" "${@/#"$SAN_BUILD"/\/lab\/build}"
 }
 
 running() {

@@ -107,7 +107,7 @@ lab_dump() {
     for h in "${LAB_HOSTS[@]}"; do
         machine_alive "$h" || continue
         diag "---- host $h"
-        machine_sh "$h" "tail -n 40 $LAB_DIR/log/*; dmesg | tail -n 30;
+        machine_sh "$h" "tail -n 40 $LAB_DIR/log/*; dmesg | tail -n 12;
             dmsetup status" | sed 's/^/# /'
     done
 }

@@ -42,7 +42,12 @@ uri() {
 start_plain() {
     lab_start plain a qemu-nbd -t -f raw --cache=none -e 4 \
         -b "$(vms_address a)" -p 10811 "${SAN_DEVICE}1"
+    within 20000 plain_listens
     load_start plain --rate 50 --depth 4
+}
+
+plain_listens() {
+    : <>"/dev/tcp/$(vms_address a)/10811"
 }
 
 # paths_restart TIMERS - all of a's sessions anew.
