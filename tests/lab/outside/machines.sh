@@ -50,6 +50,7 @@ machine_on() {
         -chardev "pipe,id=qmp,path=$dir/qmp" -mon chardev=qmp,mode=control \
         "$@" >>"$LAB_DIR/log/qemu-$name" 2>&1 </dev/null &
     echo $! >"$dir/pid"
+    disown $! # how it ends is nobody's news
 }
 
 # machine_drain NAME END - what nobody has read of a life before this one.
@@ -66,6 +67,10 @@ machine_alive() {
     local pid
     pid=$(cat "$LAB_RUN/machine-$1/pid" 2>/dev/null) &&
         grep -qs . "/proc/$pid/cmdline"
+}
+
+machine_dead() {
+    ! machine_alive "$1"
 }
 
 # machine_booted NAME - a condition: it obeys.
@@ -88,7 +93,7 @@ machine_off() {
     local pid
     pid=$(cat "$LAB_RUN/machine-$1/pid" 2>/dev/null) || return 0
     kill -KILL "$pid" 2>/dev/null
-    wait "$pid" 2>/dev/null
+    within 10000 machine_dead "$1"
     rm -f "$LAB_RUN/machine-$1/pid"
 }
 

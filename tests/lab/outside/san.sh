@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # The whole SAN: an array and three hosts, machines all four, in the lab's words.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034 # what the driver reads
 #
 #          san: LIO, LUN 0 for detour, LUN 1 for plain multipath
 #           |san1        |san2             10.77.1.0/24   10.77.2.0/24
@@ -27,7 +27,11 @@ SAN_PORTALS="10.77.1.1:3260 10.77.2.1:3260"
 # ---- cables ----------------------------------------------------------------
 
 machine_number() {
-    [[ $1 == san ]] && echo 9 || host_number "$1"
+    if [[ $1 == san ]]; then
+        echo 9
+    else
+        host_number "$1"
+    fi
 }
 
 # vms_address HOST
@@ -189,6 +193,7 @@ lab_start() {
     shift 2
     if [[ $host == - || $1 == "$GUEST_QEMU" ]]; then
         "$@" >>"$LAB_DIR/log/$name" 2>&1 </dev/null &
+        # shellcheck disable=SC2004 # it has names
         LAB_PID[$name]=$!
         return
     fi

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # A write that hangs in a host's paths comes out when the paths are back, after
 # newer data was written through a peer.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034 # what the lab reads
 #
 # Goal: without detour's fencing the old data is on top, so that the trial does
 # show what it should; with reservations (fence = pr), and without (fence =
@@ -32,7 +32,7 @@ late_open() {
     exec {fd}<>"$fifo"
     "$BUILD/tests/tools/vmio" "$(uri "$1")" <"$fifo" >"$out" \
         2>>"$LAB_DIR/log/vmio-$1" &
-    LAB_PID[vmio-$1]=$!
+    LAB_PID["vmio-$1"]=$!
     LATE_VM[$1]=$fd
     within 20000 grep -q '^ready' "$out" || lab_failed "no VM on $1"
 }
@@ -49,8 +49,8 @@ late_answer() {
 
 # late_done HOST TAG - it is answered, and well.
 late_done() {
-    within 60000 late_answer "$1" "$2" &&
-        [[ $(late_answer "$1" "$2") == *" ok"* ]] || lab_failed \
+    { within 60000 late_answer "$1" "$2" &&
+        [[ $(late_answer "$1" "$2") == *" ok"* ]]; } || lab_failed \
         "$2 of trial $late_no: $(tail -n 3 "$LAB_DIR/load-vmio-$1.out")"
 }
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # A cluster file system (OCFS2) on /dev/nbd0 of two hosts, one of which loses the
 # SAN.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034 # what the lab reads
 #
 # Goal: both hosts write files all the time, no I/O error, no host fences itself
 # for a missed heartbeat, every file holds what was written whichever host reads

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # How long a VM's I/O waits when paths or the array fail: plain multipath, detour.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034 # what the lab reads
 #
 # Goal: with detour no error, no mismatch, and a pause of about 1 s whatever the
 # kernel's timers are, as long as another host has paths; with plain multipath
@@ -84,7 +84,8 @@ flows() {
 
 # outage TIMERS NAME MS LIMIT COMMAND... - something breaks for MS.
 outage() {
-    local window=$1-$2 timers=$1 name=$2 ms=$3 limit=$4 l
+    local timers=$1 name=$2 ms=$3 limit=$4 l window
+    window=$timers-${name// /-} # one word
     shift 4
     for l in a plain; do
         load_mark $l "$window"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # sanlock's leases on a host that loses the SAN: on the plugin's device, and on
 # the multipath map itself.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034 # what the lab reads
 #
 # Goal: the lease on /dev/nbd0 is renewed through the peer, its holder lives and
 # nobody else gets it; the one on the map lapses, and its holder is killed, as a

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # A VM migrates between hosts with kernel multipath while their routes change,
 # and hosts die, or stand still and go on, under it.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034 # what the lab reads
 #
 # Goal: the guest sees a pause and nothing else; what a host still holds that
 # stood still while others went on without it never reaches the LUN.
