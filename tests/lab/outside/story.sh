@@ -49,6 +49,13 @@ story_up() {
     done
 }
 
+# must NAME COMMAND... - a check without which the rest makes no sense.
+must() {
+    local before=$TAP_FAILED
+    check "$@"
+    ((TAP_FAILED == before)) || lab_failed "$1"
+}
+
 # story_stop - ends what runs on the hosts.
 story_stop() {
     local name

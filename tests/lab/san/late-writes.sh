@@ -1,21 +1,25 @@
 # SPDX-License-Identifier: BSD-3-Clause
-# A write that hangs in a host's paths comes out when the paths are back, after
-# newer data was written through a peer.
+# A write that hangs in a host's paths, or in a peer that stands still, comes out
+# after newer data was written another way.
 # shellcheck shell=bash disable=SC2034 # what the lab reads
 #
-# Goal: without detour's fencing the old data is on top, so that the trial does
-# show what it should; with reservations (fence = pr), and without (fence =
+# Goal: without detour's fencing the old data is on top, so that the trials do
+# show what they should; with reservations (fence = pr), and without (fence =
 # drain), never, LATE times each.
 #
-# Timeline of a trial: both paths of a go silent; t=0 its VM writes O, which
-# hangs in the kernel; the route is redirected, O is written again through b and
-# acknowledged; the VM writes N to the same block; t=1 to 4 s the paths are back,
-# before and after the kernel gives the session up; 3 s later, and again when a
-# is home, the block must hold N, read on both hosts.
+# Timeline of a trial "paths": both paths of a go silent; t=0 its VM writes O,
+# which hangs in the kernel; the route is redirected, O is written again through
+# a peer and acknowledged; the VM writes N to the same block; t=1.5 to 9 s the
+# paths are back, before and after the kernel gives the session up; 3 s later,
+# and again when a is home, the block must hold N, read on every host.
 # With fence = drain N waits for what hangs in the kernel, so the paths are back
 # before it is acknowledged.
+#
+# "peer": a is redirected; its peer stands still; O is sent to it, then again
+# through the other one and acknowledged; N follows; the peer goes on; 3 s later,
+# and when it serves again, the block must hold N.
 
-LATE=${LATE:-10}
+LATE=${LATE:-6}
 LATE_BASE=$((64 << 20)) # bytes; each trial has a block of its own
 # When the paths come back, ms after the cut: before the next retransmission,
 # before and after the session's end.
@@ -70,46 +74,62 @@ calm() {
         within 60000 proxy_is a serving && within 60000 peers_serve a
 }
 
-# trial BACK-MS ORDER - prints what was found: after it settled, and at home.
-# ORDER: whether N is waited for before the paths are back.
-trial() {
+# overwrite - O has been said: it is acknowledged, and so is N.
+overwrite() {
+    late_done a old
+    late_say a write new N
+    late_done a new
+}
+
+# trial_paths FENCE BACK-MS - leaves in "seen" what was found, twice.
+trial_paths() {
     local t0
-    late_no=$((late_no + 1))
-    late_say a write zero Z
-    late_done a zero
     t0=$(now_ms)
     black_hole a
     late_say a write old O
-    if [[ $2 == before ]]; then
-        within 30000 route_is a "redirected *" || lab_failed "no way for a"
-        late_done a old
-        late_say a write new N
-        late_done a new
-    fi
-    (($(now_ms) - t0 >= $1)) || nap $(($1 - ($(now_ms) - t0)))
+    [[ $1 == drain ]] || overwrite
+    (($(now_ms) - t0 >= $2)) || nap $(($2 - ($(now_ms) - t0)))
     heal_path a 1
     heal_path a 2
-    if [[ $2 == after ]]; then
-        late_done a old
-        late_say a write new N
-        late_done a new
-    fi
+    [[ $1 == pr ]] || overwrite
     nap $SETTLE
-    trial_found=$(found settled)
+    seen=$(found settled)
     calm || lab_failed "a does not come home"
-    trial_found+=" $(found home)"
+    seen+=" $(found home)"
 }
 
-# trials ORDER - LATE of them; how many ended well, and those that did not.
+# trial_peer - the same; a is away all the time.
+trial_peer() {
+    local peer
+    { within 60000 route_is a "redirected *" &&
+        within 60000 peers_serve a; } || lab_failed "a has no way"
+    peer=$(route_of a)
+    peer=${peer#redirected }
+    machine_freeze "$peer"
+    late_say a write old O
+    overwrite
+    machine_thaw "$peer"
+    nap $SETTLE
+    within 60000 proxy_is "$peer" serving || lab_failed "$peer does not serve"
+    seen=$(found settled)
+    nap $SETTLE
+    seen+=" $(found later)"
+}
+
+# trials KIND FENCE - LATE of them; how many ended well, and those that did not.
 trials() {
-    local i
+    local i back
     good=0 bad=
     for ((i = 0; i < LATE; i++)); do
-        trial "${BACK[i % ${#BACK[@]}]}" "$1"
-        if [[ $trial_found == "NNN NNN" ]]; then
+        back=${BACK[i % ${#BACK[@]}]}
+        late_no=$((late_no + 1))
+        late_say a write zero Z
+        late_done a zero
+        "trial_$1" "$2" "$back"
+        if [[ $seen == "NNN NNN" ]]; then
             good=$((good + 1))
         else
-            bad+="paths back at ${BACK[i % ${#BACK[@]}]} ms: $trial_found"$'\n'
+            bad+="trial $late_no, $back ms: $seen"$'\n'
         fi
     done
 }
@@ -141,33 +161,60 @@ programs_end() {
     SAN_WRAP=()
 }
 
-programs pr fence
-trials before
-programs_end
-rows=("reservations, but no fence (a test build)|$LATE|$((LATE - good))")
-if ((good < LATE)); then
-    pass "without the fence old data is on top in $((LATE - good)) of $LATE"
-else
-    fail "without the fence old data is on top at least once in $LATE"
-fi
-for fence in pr drain; do
-    programs $fence
-    order=before
-    [[ $fence == pr ]] || order=after
-    trials $order
-    programs_end
-    rows+=("fence = $fence|$LATE|$((LATE - good))")
-    if [[ ! $bad ]]; then
-        pass "fence = $fence: the new data stays in $LATE of $LATE"
+# away - a is without paths, for the trials with a peer.
+away() {
+    black_hole a
+    within 60000 route_is a "redirected *" || lab_failed "a has no way"
+}
+
+back() {
+    heal_path a 1
+    heal_path a 2
+    calm || lab_failed "a does not come home"
+}
+
+# expect_old KIND, expect_new KIND FENCE - what the trials must end with.
+expect_old() {
+    trials "$1" pr
+    rows+=("$1|reservations, the fence left out (a test build)|$LATE|$((LATE - good))")
+    if ((good < LATE)); then
+        pass "$1: without the fence old data is on top, $((LATE - good)) of $LATE"
     else
-        fail "fence = $fence: the new data stays" "$bad"
+        fail "$1: without the fence old data is on top at least once in $LATE"
     fi
-done
+}
+
+expect_new() {
+    trials "$1" "$2"
+    rows+=("$1|fence = $2|$LATE|$((LATE - good))")
+    if [[ ! $bad ]]; then
+        pass "$1, fence = $2: the new data stays, $LATE of $LATE"
+    else
+        fail "$1, fence = $2: the new data stays" "$bad"
+    fi
+}
+
+rows=()
+programs pr fence
+expect_old paths
+away
+expect_old peer
+back
+programs_end
+programs pr
+expect_new paths pr
+away
+expect_new peer pr
+back
+programs_end
+programs drain
+expect_new paths drain
+programs_end
 
 print_rows() {
     local row
-    echo "| | trials | old data on top |"
-    echo "|---|---|---|"
+    echo "| where it hangs | | trials | old data on top |"
+    echo "|---|---|---|---|"
     for row in "${rows[@]}"; do
         echo "| ${row//|/ | } |"
     done

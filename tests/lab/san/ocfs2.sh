@@ -84,12 +84,12 @@ story_up
 trap leave EXIT
 start_hosts
 for h in "${NODES[@]}"; do
-    check "$h: /dev/nbd0" attach "$h"
-    check "$h: a node of the cluster" cluster_up "$h"
+    must "$h: /dev/nbd0" attach "$h"
+    must "$h: a node of the cluster" cluster_up "$h"
 done
-check "a makes the file system" format
+must "a makes the file system" format
 for h in "${NODES[@]}"; do
-    check "$h mounts it" machine_sh "$h" \
+    must "$h mounts it" machine_sh "$h" \
         "dmesg -c >/dev/null; mkdir -p $MNT; mount.ocfs2 /dev/nbd0 $MNT"
 done
 for h in "${NODES[@]}"; do

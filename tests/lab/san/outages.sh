@@ -16,9 +16,11 @@
 # each; b and c have their paths.  The table is made of the witnesses' longest
 # waits.
 
+# Which, by pattern: OUTAGES="silence resets".
+OUTAGES=${OUTAGES:-*}
 OUTAGE=18000 # ms; longer than what Debian's timers take to fail a path
 FREEZE=8000
-PAUSE=2000   # at most, with detour: docs/failures.md, and the machine's share
+PAUSE=2000   # ms, with detour: docs/failures.md; LAB_SLACK is the machine's
 rows=()
 
 # The plain one is a load like a host's.
@@ -43,7 +45,7 @@ start_plain() {
     lab_start plain a qemu-nbd -t -f raw --cache=none -e 4 \
         -b "$(vms_address a)" -p 10811 "${SAN_DEVICE}1"
     within 20000 plain_listens
-    load_start plain --rate 50 --depth 4
+    load_start plain --rate 20 --depth 4
 }
 
 plain_listens() {
@@ -82,10 +84,22 @@ flows() {
         awk '$1 == "tick" && $6 > 0 { found = 1 } END { exit !found }'
 }
 
+wanted() {
+    local pattern
+    set -f # patterns of ours, not of files
+    for pattern in $OUTAGES; do
+        # shellcheck disable=SC2053 # it is a pattern
+        [[ $1 != *$pattern* ]] || { set +f && return 0; }
+    done
+    set +f
+    return 1
+}
+
 # outage TIMERS NAME MS LIMIT COMMAND... - something breaks for MS.
 outage() {
     local timers=$1 name=$2 ms=$3 limit=$4 l window
     window=$timers-${name// /-} # one word
+    wanted "$name" || return 0
     shift 4
     for l in a plain; do
         load_mark $l "$window"
@@ -99,7 +113,7 @@ outage() {
     done
     is "$window: no error with detour" "$(load_value a "$window" errors)" 0
     ((limit == 0)) || at_most "$window: the longest wait with detour" \
-        "$(load_value a "$window" stall_ms)" "$limit"
+        "$(load_value a "$window" stall_ms)" "$((limit * ${LAB_SLACK:-4}))"
     rows+=("$name|$timers|$(cell "$window" plain)|$(cell "$window" a)")
 }
 
@@ -117,9 +131,9 @@ unplug() {
 
 story_up
 for timers in default recommended; do
-    check "a logs in with $timers timers" paths_restart $timers
+    must "a logs in with $timers timers" paths_restart $timers
     start_hosts
-    load_start a --rate 50 --depth 4
+    load_start a --rate 20 --depth 4
     start_plain
     outage $timers "one path silent" $OUTAGE $PAUSE cut_path a 1
     outage $timers "link down" $OUTAGE $PAUSE unplug

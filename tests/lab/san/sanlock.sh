@@ -71,15 +71,15 @@ story_up
 trap leave EXIT
 start_hosts
 for h in "${NODES[@]}"; do
-    check "$h: sanlock runs" locks_up "$h"
+    must "$h: sanlock runs" locks_up "$h"
 done
-check "lockspaces and resources" locks_init
+must "lockspaces and resources" locks_init
 for h in "${NODES[@]}"; do
-    check "$h joins both lockspaces" locks_join "$h"
+    must "$h joins both lockspaces" locks_join "$h"
 done
 for kind in nbd map; do
     lease a $kind
-    check "a has the lease on the $kind" within 30000 holds a $kind
+    must "a has the lease on the $kind" within 30000 holds a $kind
 done
 
 begin=$(now_ms)
