@@ -39,6 +39,9 @@ story_leave() {
     exit "$rc"
 }
 trap story_leave EXIT
+# Ended from outside everything ends with the namespaces: nothing to leave tidy.
+trap 'trap - EXIT; exit 130' INT
+trap 'trap - EXIT; exit 143' TERM HUP
 
 # story_up - every host has its configuration; nothing of ours runs yet.
 story_up() {
