@@ -103,7 +103,7 @@ switch_events() {
     LAB_MODE=namespaces
     LAB_DEVICE=()
     LAB_LUN_CONFIG=$'failback_after = 100ms\nfailback_max = 100ms\nfailback_jitter = 0ms\nswitch_limit = 0'
-    rm -rf "$LAB_DIR/pki"
+    rm -rf "$LAB_DIR/pki" # certificates hold addresses
     lab_up
     start_hosts
     for depth in 1 32; do
@@ -118,6 +118,7 @@ switch_events() {
     done
     note switch "$(timeline)"
     servers_down
+    rm -rf "$LAB_DIR/pki"
 }
 
 # What a switch consists of, as measured: detection, a round trip, the fence.

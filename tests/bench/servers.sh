@@ -62,8 +62,6 @@ zram_reset() {
 
 # on_loopback DEVICE - our own programs reach it as their LUN; no network but lo.
 on_loopback() {
-    # certificates hold addresses
-    [[ $LAB_MODE == loopback ]] || rm -rf "$LAB_DIR/pki"
     LAB_MODE=loopback
     DEVICE=$1
     [[ $DEVICE != /dev/loop* ]] || LOOPS+=("$DEVICE")
