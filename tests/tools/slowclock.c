@@ -52,9 +52,9 @@ libc(const char *name, const char *version)
     return f ? f : dlsym(RTLD_NEXT, name);
 }
 
-#define REAL_OF(result, name, version, ...)                                  \
-    static result (*real)(__VA_ARGS__);                                      \
-    if (!real)                                                               \
+#define REAL_OF(result, name, version, ...)                                    \
+    static result (*real)(__VA_ARGS__);                                        \
+    if (!real)                                                                 \
     real = (result(*)(__VA_ARGS__))libc(#name, version)
 #define REAL(result, name, ...) REAL_OF(result, name, NULL, __VA_ARGS__)
 
@@ -100,7 +100,8 @@ moment(const struct timespec *ts)
     return timespec_of(since_ns + (ns - since_ns) * factor);
 }
 
-/* ---- clocks ---------------------------------------------------------------- */
+/* ---- clocks ----------------------------------------------------------------
+ */
 
 int
 clock_gettime(clockid_t clock, struct timespec *ts)
@@ -150,7 +151,8 @@ time(time_t *t)
     return ts.tv_sec;
 }
 
-/* ---- waiting for descriptors ------------------------------------------------- */
+/* ---- waiting for descriptors
+ * ------------------------------------------------- */
 
 int
 poll(struct pollfd *fds, nfds_t n, int ms)
@@ -215,8 +217,7 @@ select(int n, fd_set *restrict r, fd_set *restrict w, fd_set *restrict x,
 
 int
 pselect(int n, fd_set *restrict r, fd_set *restrict w, fd_set *restrict x,
-        const struct timespec *restrict timeout,
-        const sigset_t *restrict mask)
+        const struct timespec *restrict timeout, const sigset_t *restrict mask)
 {
     REAL(int, pselect, int, fd_set *, fd_set *, fd_set *,
          const struct timespec *, const sigset_t *);
@@ -225,7 +226,8 @@ pselect(int n, fd_set *restrict r, fd_set *restrict w, fd_set *restrict x,
     return real(n, r, w, x, stretch(timeout, &ts), mask);
 }
 
-/* ---- waiting for time, or for another thread ----------------------------------- */
+/* ---- waiting for time, or for another thread
+ * ----------------------------------- */
 
 int
 clock_nanosleep(clockid_t clock, int flags, const struct timespec *ts,
@@ -278,4 +280,27 @@ sem_timedwait(sem_t *restrict sem, const struct timespec *restrict ts)
     struct timespec until = moment(ts);
 
     return real(sem, &until);
+}
+
+/* The clock is told apart by the moment itself: moment(). */
+int
+pthread_cond_clockwait(pthread_cond_t *restrict cond,
+                       pthread_mutex_t *restrict mutex, clockid_t clock,
+                       const struct timespec *restrict ts)
+{
+    REAL(int, pthread_cond_clockwait, pthread_cond_t *, pthread_mutex_t *,
+         clockid_t, const struct timespec *);
+    struct timespec until = moment(ts);
+
+    return real(cond, mutex, clock, &until);
+}
+
+int
+sem_clockwait(sem_t *restrict sem, clockid_t clock,
+              const struct timespec *restrict ts)
+{
+    REAL(int, sem_clockwait, sem_t *, clockid_t, const struct timespec *);
+    struct timespec until = moment(ts);
+
+    return real(sem, clock, &until);
 }
