@@ -100,8 +100,7 @@ moment(const struct timespec *ts)
     return timespec_of(since_ns + (ns - since_ns) * factor);
 }
 
-/* ---- clocks ----------------------------------------------------------------
- */
+/* ---- clocks ---- */
 
 int
 clock_gettime(clockid_t clock, struct timespec *ts)
@@ -151,8 +150,7 @@ time(time_t *t)
     return ts.tv_sec;
 }
 
-/* ---- waiting for descriptors
- * ------------------------------------------------- */
+/* ---- waiting for descriptors ---- */
 
 int
 poll(struct pollfd *fds, nfds_t n, int ms)
@@ -226,8 +224,7 @@ pselect(int n, fd_set *restrict r, fd_set *restrict w, fd_set *restrict x,
     return real(n, r, w, x, stretch(timeout, &ts), mask);
 }
 
-/* ---- waiting for time, or for another thread
- * ----------------------------------- */
+/* ---- waiting for time, or for another thread ---- */
 
 int
 clock_nanosleep(clockid_t clock, int flags, const struct timespec *ts,
