@@ -214,7 +214,7 @@ running() {
 lab_kill() {
     local host=${SAN_ON[$1]-} pid=${LAB_PID[$1]-}
     if [[ $host ]]; then
-        machine_sh "$host" "kill -$2 \$(cat /run/lab/$1.pid)"
+        machine_sh "$host" "kill -$2 \$(cat /run/lab/$1.pid)" >/dev/null
         within 10000 gone "$1"
         unset "SAN_ON[$1]"
     elif [[ $pid ]]; then

@@ -26,17 +26,17 @@ locks_up() {
 
 # locks_init - both lockspaces, each with one resource.
 locks_init() {
-    machine_sh a "sanlock client init -s nbd:0:$LOCK_NBD:0 &&
+    machine_sh a "sanlock client init -s nbd:0:$LOCK_NBD:0 -o 2 &&
         sanlock client init -r nbd:vm:$LOCK_NBD:$LOCK_LEASE &&
-        sanlock client init -s map:0:$LOCK_MAP:0 &&
+        sanlock client init -s map:0:$LOCK_MAP:0 -o 2 &&
         sanlock client init -r map:vm:$LOCK_MAP:$LOCK_LEASE"
 }
 
 locks_join() {
     local n
     n=$(host_number "$1")
-    machine_sh "$1" "sanlock client add_lockspace -s nbd:$n:$LOCK_NBD:0 &&
-        sanlock client add_lockspace -s map:$n:$LOCK_MAP:0"
+    machine_sh "$1" "sanlock client add_lockspace -s nbd:$n:$LOCK_NBD:0 -o 2 &&
+        sanlock client add_lockspace -s map:$n:$LOCK_MAP:0 -o 2"
 }
 
 # lease HOST nbd|map - in the background: a process that lives with its lease.
