@@ -16,6 +16,8 @@
 # shellcheck source=tests/lib/lab.sh
 . "$(dirname "$0")/../lib/lab.sh"
 lab_enter "$@"
+[[ ! ${SANITIZE-} ]] ||
+    skip_all "time and memory would be those of the sanitizer's runtime"
 
 LUNS=64
 limit=$((100 * ${LAB_SLACK:-4}))
