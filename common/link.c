@@ -238,14 +238,17 @@ ask_info(struct link *k, uint64_t now)
         link_text(k->failure, k->peer_text);
 }
 
-/* It would serve until now: ask once more, to hear why not.  Returns false
- * when there is no need to. */
+/* It would serve until now, and would not any more: ask once more, to hear why.
+ * Returns false when there is no need to. */
 static bool
 ask_for_reason(struct link *k, uint64_t now)
 {
     if (k->answer_error == 0 || k->hears)
         return false;
     k->hears = true;
+    pthread_mutex_lock(&k->lock);
+    k->status.would_serve = false;
+    pthread_mutex_unlock(&k->lock);
     ask_info(k, now);
     return true;
 }

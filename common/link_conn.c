@@ -184,7 +184,9 @@ link_conn_check(struct link *k)
 }
 
 /* Are CA and CRL the files of k->stamp still?  A few system calls, for each
- * parked connection and each second; what is wrong stamp_take tells. */
+ * parked connection and each second; what is wrong with them stamp_take tells.
+ * Our own certificate and key are not looked at: a connection that stands does
+ * not need them any more. */
 static bool
 stamp_holds(const struct link *k)
 {

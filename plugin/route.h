@@ -18,9 +18,9 @@
 
 enum route_phase {
     ROUTE_QUEUEING,   /* nowhere to go: requests wait */
-    ROUTE_OPENING,    /* asking a peer: requests wait */
+    ROUTE_OPENING,    /* asking a peer: requests wait, but see ROUTE_DO_OPEN */
     ROUTE_REDIRECTED, /* through a peer */
-    ROUTE_RETURNING,  /* getting the right to write here: requests wait */
+    ROUTE_RETURNING,  /* getting the right to write here: likewise */
     ROUTE_LOCAL,      /* over our own paths */
 };
 #define ROUTE_PHASES 5
@@ -171,7 +171,8 @@ uint64_t route_next_ms(const struct route *r, const struct route_options *opt,
 uint64_t route_hold_down_ms(const struct route *r,
                             const struct route_options *opt);
 
-/* route_holds - do requests wait in this phase? */
+/* route_holds - do requests wait in this phase, once the route before it was
+ * left? */
 bool route_holds(enum route_phase p);
 const char *route_event_name(enum route_event_kind k);
 const char *route_phase_name(enum route_phase p);

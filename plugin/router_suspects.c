@@ -63,14 +63,16 @@ router_save(struct router *r, bool local, uint64_t peers)
     return e;
 }
 
-/* As the route is now. */
+/* Who carries the I/O now, whatever the route is about to do: while requests
+ * are held, writes may still be inside the route that was not left yet. */
 static int
 save_now(struct router *r)
 {
-    bool redirected = r->route.phase == ROUTE_REDIRECTED;
+    int carrier = r->route.served_by;
 
-    return router_save(r, r->route.phase == ROUTE_LOCAL,
-                       router_bit(redirected ? r->route.peer : ROUTE_SELF));
+    if (r->outside)
+        return router_save(r, false, 0);
+    return router_save(r, carrier == ROUTE_SELF, router_bit(carrier));
 }
 
 void

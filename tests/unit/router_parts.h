@@ -44,6 +44,7 @@ static struct {
     pthread_mutex_t lock;
     struct state on_disk;
     int save_result;
+    unsigned saves;
     struct state saved_at_open; /* what was on disk when a peer was asked */
     bool local_usable, local_slow;
     struct lun_status lun;
@@ -112,7 +113,7 @@ __wrap_state_save(struct state_file *f, const struct state *s)
     int r;
 
     (void)f;
-    LOCKED(r = t.save_result; if (r == 0) t.on_disk = *s);
+    LOCKED(t.saves++; r = t.save_result; if (r == 0) t.on_disk = *s);
     return r;
 }
 

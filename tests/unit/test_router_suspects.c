@@ -224,6 +224,65 @@ test_router_confirm_dead_refuses_what_cannot_be(void **state)
                      0);
 }
 
+/* Requests are held, and the route was not left: nowhere to go.  What is inside
+ * stays on disk, whatever is saved meanwhile. */
+static void
+test_router_held_route_stays_on_disk(void **state)
+{
+    struct gate_request rq = {.writes = true, .count = 512};
+    unsigned saves;
+    char err[256];
+
+    (void)state;
+    start();
+    eventually(where() == GATE_LOCAL);
+    eventually(saved_local());
+    assert_int_equal(gate_enter(router_gate(router), &rq, 0), 0);
+    LOCKED(t.local_usable = false);
+    news();
+    eventually(where() == GATE_HELD);
+    saves = count(&t.saves);
+    assert_int_equal(router_confirm_dead(router, "b", "me", err, sizeof err),
+                     0);
+    eventually(count(&t.saves) > saves);
+    assert_true(saved_local());
+    gate_leave(router_gate(router), &rq, true);
+    gate_finish(router_gate(router), &rq);
+}
+
+/* The same of a peer, with another one asked ahead that refuses. */
+static void
+test_router_held_peer_stays_on_disk(void **state)
+{
+    struct gate_request rq = {.writes = true, .count = 512};
+    unsigned saves;
+    char err[256];
+
+    (void)state;
+    t.ready[0] = t.ready[1] = true;
+    start();
+    eventually(where() == GATE_LOCAL);
+    assert_int_equal(redirect("b", err, sizeof err), 0);
+    eventually(where() == GATE_PEER);
+    eventually(!saved_local());
+    assert_int_equal(gate_enter(router_gate(router), &rq, 0), 0);
+    LOCKED(t.local_usable = false; t.open_hangs = true);
+    news();
+    assert_int_equal(redirect("c", err, sizeof err), 0);
+    eventually(count(&t.opens) == 2);
+    LOCKED(t.ready[0] = t.ready[1] = false; t.open_result = -EACCES;
+           t.open_hangs = false);
+    eventually(where() == GATE_HELD);
+    saves = count(&t.saves);
+    LOCKED(t.answers[1] = false);
+    assert_int_equal(router_confirm_dead(router, "c", "me", err, sizeof err),
+                     0);
+    eventually(count(&t.saves) > saves);
+    assert_true(on_disk("b"));
+    gate_leave(router_gate(router), &rq, true);
+    gate_finish(router_gate(router), &rq);
+}
+
 int
 main(void)
 {
@@ -236,6 +295,8 @@ main(void)
         TEST(test_router_drain_stray_host_is_not_forgotten_silently),
         TEST(test_router_confirm_dead_ends_the_wait_for_a_peer),
         TEST(test_router_confirm_dead_refuses_what_cannot_be),
+        TEST(test_router_held_route_stays_on_disk),
+        TEST(test_router_held_peer_stays_on_disk),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
