@@ -101,8 +101,10 @@ answered_again() {
         within 60000 plain_answered
 }
 
+# A load whose connection is gone has had its error, and ends.
 plain_answered() {
-    flows plain || (($(load_errors plain) > plain_errors))
+    ! running load-plain || flows plain ||
+        (($(load_errors plain) > plain_errors))
 }
 
 # plain_anew - qemu-nbd drops a client whose read fails, so that it comes again.
