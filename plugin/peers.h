@@ -79,6 +79,7 @@ struct peers_request {
     const struct config_host *fence[EXPORT_FENCE_MAX];
     size_t nfence;
     uint64_t deadline_ms;
+    bool yields; /* given up by peers_yield */
 };
 
 /* peers_open - open a session: GO on the peer's parked connections.
@@ -108,6 +109,10 @@ bool peers_answers(struct peers *p, int peer);
 /* peers_interrupt - make a peers_open that waits fail now; it fails for ever
  * after.  threads: any */
 void peers_interrupt(struct peers *p);
+
+/* peers_yield - make a peers_open that yields fail now (true), or in future
+ * (false): the route that serves meanwhile is in trouble.  threads: any */
+void peers_yield(struct peers *p, bool yield);
 
 /* What the peer's export can do: the least of the session's connections. */
 struct session_limits {

@@ -37,6 +37,8 @@ struct peers {
     struct peer peers[ROUTE_PEERS_MAX]; /* links, serving guarded by lock */
     size_t npeers;
     struct link *going; /* inside link_go; guarded by lock */
+    bool going_yields;  /* likewise */
+    bool yield;         /* guarded by lock */
 };
 
 struct session {

@@ -43,7 +43,8 @@ go(struct peers *p, struct link *k, const char *name,
 
     pthread_mutex_lock(&p->lock);
     p->going = k;
-    stop = atomic_load(&p->interrupted);
+    p->going_yields = rq->yields;
+    stop = atomic_load(&p->interrupted) || (rq->yields && p->yield);
     pthread_mutex_unlock(&p->lock);
     r = stop ? -ESHUTDOWN : link_go(k, name, rq->deadline_ms);
     pthread_mutex_lock(&p->lock);
@@ -66,6 +67,8 @@ say_why(struct link *k, int r, char *why, size_t len)
     link_get_status(k, &st);
     if (r == -EACCES && st.refusal[0])
         snprintf(why, len, "refused: %s", st.refusal);
+    else if (r == -ESHUTDOWN)
+        snprintf(why, len, "no longer asked");
     else if (st.error[0])
         snprintf(why, len, "%s", st.error);
     else
@@ -264,6 +267,16 @@ peers_interrupt(struct peers *p)
     pthread_mutex_lock(&p->lock);
     atomic_store(&p->interrupted, true);
     if (p->going)
+        link_break(p->going);
+    pthread_mutex_unlock(&p->lock);
+}
+
+void
+peers_yield(struct peers *p, bool yield)
+{
+    pthread_mutex_lock(&p->lock);
+    p->yield = yield;
+    if (yield && p->going && p->going_yields)
         link_break(p->going);
     pthread_mutex_unlock(&p->lock);
 }

@@ -18,6 +18,8 @@
  *              order to return      may_go_home()     RETURNING
  *  RETURNING   home                                   LOCAL
  *              home failed          next_route()      as refused
+ *  these two   refused, failed      still_served()    another peer, or the
+ *                                                     route as it was
  *  LOCAL       path error           next_route()      as refused, home in the
  *                                                     next round
  *              tick                 paths are lost    the same
@@ -91,6 +93,7 @@ route_init(struct route *r, const struct route_options *opt, uint64_t now_ms)
     r->phase = ROUTE_QUEUEING;
     r->since_ms = r->started_ms = now_ms;
     r->peer = r->served_by = r->wanted = ROUTE_SELF;
+    r->left = true;
     r->hold_down_ms = opt->failback_after_ms;
     snprintf(r->reason, sizeof r->reason, "starting");
 }
@@ -524,12 +527,47 @@ static void
 arrived(struct route *r, const struct route_options *opt,
         const struct route_view *view, int carrier)
 {
+    r->left = false;
     begin_round(r);
     route_cleared(r, carrier);
     if (opt->reservations)
         r->suspect_peers = r->unknown_peers = 0;
     if (opt->reservations || view->local_orphans == 0)
         route_cleared(r, ROUTE_SELF);
+}
+
+/* Did the move fail while it was made ready, so that the I/O still flows? */
+static bool
+still_served(const struct route *r)
+{
+    return !r->left && r->leave_clean;
+}
+
+static enum route_do
+stay(struct route *r, const char *why, uint64_t now_ms)
+{
+    enum route_phase phase = ROUTE_REDIRECTED;
+
+    r->peer = r->served_by;
+    if (r->peer == ROUTE_SELF) {
+        phase = ROUTE_LOCAL;
+        drop_order(r);
+        if (r->pace) /* slow, and not tried again at once */
+            r->home_ms = now_ms;
+    }
+    return enter(r, phase, why, ROUTE_DO_NOTHING, now_ms);
+}
+
+/* Another peer will do as well, unless it is the one that serves. */
+static enum route_do
+stay_or_open(struct route *r, const struct route_options *opt,
+             const struct route_view *view, const char *why, uint64_t now_ms)
+{
+    int peer = choose_peer(r, opt, view);
+
+    if (peer == ROUTE_SELF || peer == r->served_by)
+        return stay(r, why, now_ms);
+    return open_peer(r, peer, why, now_ms);
 }
 
 static enum route_do
@@ -546,6 +584,8 @@ step_opening(struct route *r, const struct route_options *opt,
         r->served_by = r->peer;
         return enter(r, ROUTE_REDIRECTED, NULL, ROUTE_DO_NOTHING, now_ms);
     case ROUTE_EV_REFUSED:
+        if (still_served(r))
+            return stay_or_open(r, opt, view, ev->why, now_ms);
         return next_route(r, opt, view, ev->why, false, now_ms);
     default:
         return ROUTE_DO_NOTHING;
@@ -572,6 +612,8 @@ step_returning(struct route *r, const struct route_options *opt,
             slow_down(r, opt);
             r->home_failed_ms = now_ms;
         }
+        if (still_served(r))
+            return stay(r, ev->why, now_ms);
         return next_route(r, opt, view, ev->why, false, now_ms);
     default:
         return ROUTE_DO_NOTHING;
@@ -618,6 +660,7 @@ route_step(struct route *r, const struct route_options *opt,
 void
 route_left(struct route *r, bool dirty)
 {
+    r->left = true;
     if (!dirty)
         return;
     if (r->served_by == ROUTE_SELF)

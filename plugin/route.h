@@ -82,7 +82,8 @@ enum route_do {
     ROUTE_DO_NOTHING,
     /* Leave the present route (cleanly if r->leave_clean), then open one to
      * r->peer under r->generation, fencing r's suspects.  With none, and
-     * cleanly, it may be asked for first. */
+     * cleanly, it may be asked for first: while requests still flow, so that
+     * the present route is the one to stay on should that fail. */
     ROUTE_DO_OPEN,
     /* Leave the present route likewise, fence the suspects that are not us,
      * register, and serve here. */
@@ -96,6 +97,7 @@ struct route {
     int peer;            /* OPENING, REDIRECTED: index; else ROUTE_SELF */
     int served_by;       /* who carried the I/O last; ROUTE_SELF: us */
     uint64_t generation; /* the last one used */
+    bool left;           /* the last route was: nobody carries the I/O */
     bool leave_clean;    /* let what is under way finish before leaving */
     bool manual;         /* redirected by order: no return by itself */
     int wanted;          /* by order: this peer first; ROUTE_SELF: any */
@@ -148,8 +150,9 @@ enum route_do route_step(struct route *r, const struct route_options *opt,
                          const struct route_view *view,
                          const struct route_event *ev, uint64_t now_ms);
 
-/* route_left - the present route has been left; dirty: a write, trim or zero
- * that went over it was not answered, so that its carrier is a suspect. */
+/* route_left - the present route has been left, until the next arrival; dirty:
+ * a write, trim or zero that went over it was not answered, so that its carrier
+ * is a suspect. */
 void route_left(struct route *r, bool dirty);
 
 /* route_cleared - nothing that went by way of peer (or ROUTE_SELF) is under

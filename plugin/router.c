@@ -72,6 +72,7 @@ router_report_error(struct router *r, enum route_event_kind kind,
         monitor_path_error(r->monitor, error);
     if (!gate_hold_serial(&r->gate, serial))
         return;
+    peers_yield(r->peers, true);
     switch (kind) {
     case ROUTE_EV_LOCAL_ERROR:
         snprintf(ev.why, sizeof ev.why, "path error: %s", strerror(-error));
@@ -192,6 +193,7 @@ handle(struct router *r, const struct route_event *first,
             route_step(&r->route, &r->route_opt, view, &o.ev, clock_ms());
         bool arrived =
             o.ev.kind == ROUTE_EV_OPENED || o.ev.kind == ROUTE_EV_HOME;
+        bool settled = route_holds(before) && !route_holds(r->route.phase);
 
         tell(r, before);
         tell_latch(r, was_shut);
@@ -202,6 +204,8 @@ handle(struct router *r, const struct route_event *first,
         publish(r, view);
         if (arrived)
             router_arrived(r);
+        else if (settled)
+            router_stayed(r);
         if (act == ROUTE_DO_NOTHING || router_is_closing(r)) {
             router_close_retired(r);
             return;
@@ -265,7 +269,7 @@ still_current(struct router *r, const struct posted *p)
     pthread_mutex_lock(&r->gate.lock);
     current = p->serial == 0 || p->serial == r->gate.route.serial;
     pthread_mutex_unlock(&r->gate.lock);
-    return current && (p->serial == 0 || !r->outside);
+    return current && (p->serial == 0 || !r->route.left);
 }
 
 /* While we are redirected and our paths work, get the right to write back. */

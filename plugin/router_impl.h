@@ -66,7 +66,6 @@ struct router {
     struct route route;
     struct session *session;
     struct session *retired; /* of the last route; to be closed */
-    bool outside;            /* the last route was left */
     struct state state;
     int save_error; /* of the last try to put state on disk; 0: none */
     struct drainer *drainer;
@@ -186,6 +185,10 @@ int router_save(struct router *r, bool local, uint64_t peers);
 
 /* router_arrived - the route is open and has cleared suspects: save it. */
 void router_arrived(struct router *r);
+
+/* router_stayed - a move came to nothing: who would have served us is no longer
+ * kept on disk. */
+void router_stayed(struct router *r);
 
 /* router_add_fences - whom the peer that is asked has to fence.
  *

@@ -34,6 +34,30 @@ drain_deadline_ms(struct router *r, uint64_t begun_ms)
     return deadline;
 }
 
+/* Did the route break while it is being left?  Then what is under way there
+ * may hang, and is not waited for. */
+static bool
+is_broken(struct router *r)
+{
+    uint64_t serial = gate_serial(&r->gate);
+    struct monitor_status m;
+    bool told = false;
+    char why[320];
+
+    pthread_mutex_lock(&r->lock);
+    for (size_t i = 0; i < r->nevents; i++)
+        told = told || (r->events[i].serial == serial &&
+                        (r->events[i].kind == ROUTE_EV_LOCAL_ERROR ||
+                         r->events[i].kind == ROUTE_EV_PEER_LOST));
+    pthread_mutex_unlock(&r->lock);
+    if (told)
+        return true;
+    if (r->session)
+        return session_broken(r->session, why, sizeof why);
+    monitor_get(r->monitor, &m);
+    return m.verdict.state == VERDICT_LOST;
+}
+
 static bool
 drain(struct router *r)
 {
@@ -44,7 +68,7 @@ drain(struct router *r)
         if (gate_drain(&r->gate, until < now + 100 ? until : now + 100))
             return true;
         now = clock_ms();
-    } while (now < until);
+    } while (now < until && !is_broken(r));
     return false;
 }
 
@@ -68,7 +92,7 @@ router_leave(struct router *r)
 {
     bool drained = false;
 
-    if (r->outside)
+    if (r->route.left)
         return;
     gate_hold(&r->gate);
     if (r->route.leave_clean)
@@ -87,7 +111,6 @@ router_leave(struct router *r)
     r->retired = r->session;
     r->session = NULL;
     set_session_size(r, UINT64_MAX);
-    r->outside = true;
 }
 
 /* ---- performing -------------------------------------------------------- */
@@ -138,7 +161,7 @@ router_peers_to_keep(struct router *r)
 bool
 router_may_prepare(struct router *r, enum route_do act)
 {
-    if (r->outside || !r->route.leave_clean || gate_is_held(&r->gate))
+    if (r->route.left || !r->route.leave_clean || gate_is_held(&r->gate))
         return false;
     if (act == ROUTE_DO_HOME)
         return r->session != NULL; /* nothing of ours is under way here */
@@ -150,7 +173,7 @@ router_may_prepare(struct router *r, enum route_do act)
 static int
 save_move(struct router *r, int to)
 {
-    int from = r->outside ? to : r->route.served_by;
+    int from = r->route.left ? to : r->route.served_by;
     bool local = to == ROUTE_SELF || from == ROUTE_SELF;
 
     return router_save(r, local, router_bit(to) | router_bit(from));
@@ -169,6 +192,7 @@ ask_for_session(struct router *r, struct session **s, struct outcome *o)
     rq.id = r->want.id; /* these are written by this thread only */
     rq.size = r->want.size;
     rq.deadline_ms = clock_ms() + r->opt.lun->timers.open_timeout;
+    rq.yields = !r->route.left;
     e = router_add_fences(r, &rq);
     point_pass(POINT_SAVE);
     if (e == 0)
@@ -209,6 +233,7 @@ perform_open(struct router *r, const struct route_view *view, struct outcome *o)
 {
     struct session *s = NULL;
 
+    peers_yield(r->peers, false); /* a report after this one is seen below */
     if (router_may_prepare(r, ROUTE_DO_OPEN)) {
         if (ask_for_session(r, &s, o) < 0)
             return;
@@ -226,7 +251,6 @@ perform_open(struct router *r, const struct route_view *view, struct outcome *o)
     if (!s && ask_for_session(r, &s, o) < 0)
         return;
     r->session = s;
-    r->outside = false;
     set_session_size(r, session_limits(s)->size);
     /* Its proxy has waited for what an older session had left there. */
     gate_clear(&r->gate, r->route.peer, gate_serial(&r->gate));
@@ -307,7 +331,6 @@ perform_home(struct router *r, const struct route_view *view, struct outcome *o)
     if (!prepared && save_home(r, o) < 0)
         return;
     point_pass(POINT_HOME_SAVED);
-    r->outside = false;
     gate_open_local(&r->gate, st.registration_no);
     point_pass(POINT_HOME_OPENED);
     *o = (struct outcome){.ev = {.kind = ROUTE_EV_HOME}};

@@ -117,7 +117,6 @@ inherit(struct router *r)
     r->want.readonly = r->opt.lun->readonly;
     r->want.block_size = r->state.block_size;
     r->shown = r->route;
-    r->outside = true;
 }
 
 static void

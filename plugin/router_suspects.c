@@ -70,7 +70,7 @@ save_now(struct router *r)
 {
     int carrier = r->route.served_by;
 
-    if (r->outside)
+    if (r->route.left)
         return router_save(r, false, 0);
     return router_save(r, carrier == ROUTE_SELF, router_bit(carrier));
 }
@@ -85,6 +85,12 @@ router_arrived(struct router *r)
     point_pass(POINT_FORGET);
     save_now(r);
     point_pass(POINT_FORGOTTEN);
+}
+
+void
+router_stayed(struct router *r)
+{
+    save_now(r);
 }
 
 /* ---- hosts that are no peers any more ----------------------------------- */

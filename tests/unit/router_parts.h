@@ -62,9 +62,10 @@ static struct {
     int drain_result;
     struct peers_request asked;
     bool open_hangs; /* until it is taken back */
+    bool yield;      /* what hangs need not be waited for */
     unsigned opens, closes;
-    int where_closed; /* what the gate was open to at the last close */
-    unsigned complaints;          /* lines of log_error */
+    int where_closed;    /* what the gate was open to at the last close */
+    unsigned complaints; /* lines of log_error */
     struct session_limits limits; /* of the session */
     struct monitor_options monitor;
     void (*changed)(void *opaque);
@@ -302,6 +303,7 @@ bool __wrap_drainer_busy(const struct drainer *d);
 bool __wrap_drainer_take(struct drainer *d, int *result);
 void __wrap_drainer_interrupt(struct drainer *d);
 void __wrap_peers_interrupt(struct peers *p);
+void __wrap_peers_yield(struct peers *p, bool yield);
 json_t *__wrap_peers_report(struct peers *p, const struct peers_lun *want);
 void __wrap_session_grow(struct session *s);
 bool __wrap_session_broken(struct session *s, char *why, size_t whylen);
@@ -398,9 +400,9 @@ __wrap_peers_open(struct peers *p, const struct peers_request *rq,
            hangs = t.open_hangs);
     while (hangs && clock_ms() < rq->deadline_ms) {
         usleep(1000);
-        LOCKED(hangs = t.open_hangs);
+        LOCKED(hangs = t.open_hangs && !(rq->yields && t.yield));
     }
-    LOCKED(r = hangs ? -ETIMEDOUT : t.open_result);
+    LOCKED(r = t.open_hangs ? -ETIMEDOUT : t.open_result);
     *s = (struct session *)(void *)&t;
     return r;
 }
@@ -481,6 +483,13 @@ void
 __wrap_peers_interrupt(struct peers *p)
 {
     (void)p;
+}
+
+void
+__wrap_peers_yield(struct peers *p, bool yield)
+{
+    (void)p;
+    LOCKED(t.yield = yield);
 }
 
 json_t *
@@ -569,6 +578,7 @@ setup(void **state)
         .known = true, .id = "naa.6001", .size = GIB, .block_size = 512};
     lun.fence = CONFIG_FENCE_PR;
     lun.timers.failback_after = 3600000;
+    lun.timers.io_timeout = lun.timers.open_timeout = 1000;
     lun.redirect_when_slow = false;
     router = NULL;
     return 0;

@@ -27,6 +27,8 @@ struct link {
     bool ended, went; /* went: it was asked for GO */
 };
 
+static struct peers *peers;
+
 static struct {
     struct link_status says[MANY]; /* every link to the host's status */
     int go_result;
@@ -34,10 +36,11 @@ static struct {
     uint64_t join_size;   /* that those links tell, if not 0 */
     struct link *used[2]; /* what session_run came to, each once */
     unsigned nused;
-    unsigned links[MANY]; /* how many there are */
-    uint64_t later_ms;    /* the clock is ahead */
+    unsigned links[MANY];  /* how many there are */
+    uint64_t later_ms;     /* the clock is ahead */
     unsigned waited_alone; /* destroyed before the others were told to end */
-    unsigned told_to_end, gos;
+    unsigned told_to_end, gos, breaks;
+    bool yield_inside; /* in the middle of the first GO */
     char go_name[EXPORT_NAME_MAX + 1];
     enum link_failure fails_as; /* each link, once, when it is created */
 } t;
@@ -127,6 +130,8 @@ __wrap_link_go(struct link *k, const char *name, uint64_t deadline_ms)
     (void)k;
     (void)deadline_ms;
     t.gos++;
+    if (t.yield_inside)
+        peers_yield(peers, true);
     snprintf(t.go_name, sizeof t.go_name, "%s", name);
     return t.go_result;
 }
@@ -159,6 +164,7 @@ void
 __wrap_link_break(struct link *k)
 {
     (void)k;
+    t.breaks++;
 }
 
 /* ---- the cluster -------------------------------------------------------- */
@@ -169,7 +175,6 @@ static struct config_host hosts[HOSTS];
 static const struct config_host *members[HOSTS];
 static struct config cfg;
 static struct config_lun lun;
-static struct peers *peers;
 static struct peers_lun want;
 
 static void
@@ -564,6 +569,39 @@ test_peers_interrupted_never_opens_again(void **state)
     assert_int_equal(t.gos, 0);
 }
 
+/* While it waits for an answer, and before it has begun to. */
+static void
+test_peers_yield_gives_up_only_what_yields(void **state)
+{
+    struct peers_request rq = {
+        .peer = 0, .generation = 7, .id = want.id, .size = want.size};
+    struct session *s;
+    char why[256];
+
+    (void)state;
+    peers_tend(peers, &want, 0);
+    rq.yields = t.yield_inside = true;
+    t.go_result = -ENOTCONN; /* what a broken connection ends with */
+    assert_int_equal(peers_open(peers, &rq, &s, why, sizeof why), -ESHUTDOWN);
+    assert_int_equal(t.gos, 1);
+    assert_int_equal(t.breaks, 1);
+    assert_string_equal(why, "no longer asked");
+    t.go_result = 0;
+    assert_int_equal(peers_open(peers, &rq, &s, why, sizeof why), -ESHUTDOWN);
+    assert_int_equal(t.gos, 1);
+
+    rq.yields = false;
+    assert_int_equal(peers_open(peers, &rq, &s, why, sizeof why), 0);
+    session_close(s);
+    assert_int_equal(t.breaks, 1);
+    peers_yield(peers, false);
+    peers_tend(peers, &want, 0);
+    rq.yields = true;
+    t.yield_inside = false;
+    assert_int_equal(peers_open(peers, &rq, &s, why, sizeof why), 0);
+    session_close(s);
+}
+
 /* For a question aside: nothing is sent yet, and no session takes it. */
 static void
 test_peers_take_lends_one_connection(void **state)
@@ -692,6 +730,7 @@ main(void)
         TEST(test_peers_a_smaller_size_does_not_join),
         TEST(test_peers_a_refusal_is_not_asked_for_twice),
         TEST(test_peers_interrupted_never_opens_again),
+        TEST(test_peers_yield_gives_up_only_what_yields),
         TEST(test_peers_take_lends_one_connection),
         TEST(test_peers_answers_also_when_it_refuses),
         TEST(test_peers_answers_while_it_serves_us),

@@ -424,8 +424,9 @@ test_route_orphans_or_no_key_put_a_return_off(void **state)
     assert_int_equal(step(w, ROUTE_EV_TICK, SELF), HOME);
 }
 
-/* Each try holds the requests: a failing one is not repeated at once, and
- * later each time, however long our paths have been good. */
+/* A try that had to leave the peer holds the requests: a failing one is not
+ * repeated at once, and later each time, however long our paths have been
+ * good. */
 static void
 test_route_failed_return_waits_longer(void **state)
 {
@@ -437,6 +438,7 @@ test_route_failed_return_waits_longer(void **state)
     w->now += 3600000;
     for (int i = 0; i < 4; i++) {
         assert_int_equal(step(w, ROUTE_EV_TICK, SELF), HOME);
+        route_left(&w->r, false);
         assert_int_equal(step(w, ROUTE_EV_HOME_FAILED, SELF), OPEN);
         assert_int_equal(w->r.peer, 0);
         succeed(w, ROUTE_DO_OPEN, false);
@@ -445,6 +447,35 @@ test_route_failed_return_waits_longer(void **state)
         assert_int_equal(step(w, ROUTE_EV_TICK, SELF), NOTHING);
         w->now++;
     }
+}
+
+/* The same of one that failed while the peer still served: it goes on. */
+static void
+test_route_failed_return_stays_with_the_peer(void **state)
+{
+    struct world *w = *state;
+    uint64_t since;
+
+    go_redirected(w, 0);
+    own_paths(w, true);
+    peers_ready(w, 3);
+    w->now += 3600000;
+    since = w->r.redirected_ms + w->now - w->r.since_ms;
+    assert_int_equal(step(w, ROUTE_EV_TICK, SELF), HOME);
+    assert_true(w->r.leave_clean && !w->r.left);
+    assert_int_equal(step(w, ROUTE_EV_HOME_FAILED, SELF), NOTHING);
+    assert_int_equal(w->r.phase, REDIRECTED);
+    assert_int_equal(w->r.peer, 0);
+    assert_int_equal(w->r.served_by, 0);
+    assert_int_equal(w->r.redirected_ms, since);
+    assert_int_equal(w->r.latch.switches, 0);
+    assert_int_equal(step(w, ROUTE_EV_TICK, SELF), NOTHING);
+    w->now += w->opt.failback_after_ms * 2 + w->opt.failback_jitter_ms;
+    assert_int_equal(step(w, ROUTE_EV_TICK, SELF), HOME);
+    /* and a peer that is lost meanwhile is left at once */
+    assert_int_equal(step(w, ROUTE_EV_HOME_FAILED, SELF), NOTHING);
+    assert_int_equal(step(w, ROUTE_EV_PEER_LOST, SELF), OPEN);
+    assert_false(w->r.leave_clean);
 }
 
 /* One failure of our own paths soon after a return. */
@@ -502,6 +533,7 @@ main(void)
         ROUTE_TEST(test_route_returns_after_the_hold_down),
         ROUTE_TEST(test_route_orphans_or_no_key_put_a_return_off),
         ROUTE_TEST(test_route_failed_return_waits_longer),
+        ROUTE_TEST(test_route_failed_return_stays_with_the_peer),
         ROUTE_TEST(test_route_flapping_paths_are_trusted_less),
     };
 

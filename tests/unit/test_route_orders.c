@@ -121,7 +121,8 @@ test_route_order_without_a_ready_peer_changes_nothing(void **state)
     assert_true(w->r.manual);
 }
 
-/* VMs go before orders: where no peer serves, our own paths do. */
+/* VMs go before orders: where no peer serves, our own paths do, which were left
+ * or were not. */
 static void
 test_route_order_is_given_up_when_nobody_serves(void **state)
 {
@@ -130,10 +131,36 @@ test_route_order_is_given_up_when_nobody_serves(void **state)
     go_local(w);
     peers_ready(w, 3);
     assert_int_equal(step(w, ROUTE_EV_REDIRECT, 1), OPEN);
+    route_left(&w->r, false);
     assert_int_equal(step(w, ROUTE_EV_REFUSED, SELF), OPEN);
     assert_int_equal(step(w, ROUTE_EV_REFUSED, SELF), HOME);
     succeed(w, ROUTE_DO_HOME, false);
     assert_false(w->r.manual);
+
+    assert_int_equal(step(w, ROUTE_EV_REDIRECT, 1), OPEN);
+    assert_int_equal(step(w, ROUTE_EV_REFUSED, SELF), OPEN);
+    assert_int_equal(step(w, ROUTE_EV_REFUSED, SELF), NOTHING);
+    assert_int_equal(w->r.phase, LOCAL);
+    assert_int_equal(w->r.peer, SELF);
+    assert_false(w->r.manual);
+    assert_int_equal(step(w, ROUTE_EV_LOCAL_ERROR, SELF), OPEN);
+}
+
+/* The peer that was ordered refuses: the one that serves goes on, rather than a
+ * third; the order to be redirected holds. */
+static void
+test_route_order_that_is_refused_stays_with_the_peer(void **state)
+{
+    struct world *w = *state;
+
+    go_redirected(w, 0);
+    peers_ready(w, 7);
+    assert_int_equal(step(w, ROUTE_EV_REDIRECT, 1), OPEN);
+    assert_int_equal(w->r.peer, 1);
+    assert_int_equal(step(w, ROUTE_EV_REFUSED, SELF), NOTHING);
+    assert_int_equal(w->r.phase, REDIRECTED);
+    assert_int_equal(w->r.peer, 0);
+    assert_true(w->r.manual);
 }
 
 int
@@ -147,6 +174,7 @@ main(void)
         ROUTE_TEST(test_route_order_ends_while_requests_wait),
         ROUTE_TEST(test_route_order_without_a_ready_peer_changes_nothing),
         ROUTE_TEST(test_route_order_is_given_up_when_nobody_serves),
+        ROUTE_TEST(test_route_order_that_is_refused_stays_with_the_peer),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -79,7 +79,9 @@ finish_action(struct walk *k, bool well)
     struct world *w = &k->w;
     bool open = k->pending == ROUTE_DO_OPEN;
 
-    route_left(&w->r, dice(2));
+    /* what is made ready may fail before anything was left */
+    if (well || w->r.left || !w->r.leave_clean || dice(2))
+        route_left(&w->r, dice(2));
     if (!route_still_right(&w->r, &w->opt, &w->view))
         well = false;
     step_checked(k, open ? (well ? ROUTE_EV_OPENED : ROUTE_EV_REFUSED)

@@ -83,15 +83,25 @@ test_router_planned_move_with_a_lost_write_fences_first(void **state)
     assert_int_equal(t.asked.nfence, 1);
 }
 
+/* Nothing was left: nobody has noticed. */
 static void
 test_router_planned_move_that_is_refused_goes_on_here(void **state)
 {
+    struct gate_request rq = {.writes = true, .count = 512};
+    struct gate *g;
+
     (void)state;
     begin_planned_move();
-    assert_int_equal(where(), GATE_LOCAL);
+    g = router_gate(router);
+    assert_int_equal(gate_enter(g, &rq, 500), 0);
+    assert_true(on_disk("b"));
     LOCKED(t.open_result = -EACCES; t.open_hangs = false);
-    eventually(count(&t.registers) == 2);
-    eventually(where() == GATE_LOCAL);
+    eventually(!on_disk("b"));
+    gate_finish(g, &rq);
+    assert_int_equal(where(), GATE_LOCAL);
+    assert_true(saved_local());
+    assert_int_equal(count(&t.releases), 0);
+    assert_int_equal(count(&t.registers), 1);
     assert_int_equal(count(&t.fenced), 0);
 }
 
@@ -166,6 +176,76 @@ test_router_planned_return_fenced_meanwhile_registers_anew(void **state)
     assert_int_equal(router_gate(router)->route.registration_no, 3);
 }
 
+/* From b to c, which refuses, and then home, where nobody may write. */
+static void
+test_router_planned_moves_that_fail_leave_the_peer_serving(void **state)
+{
+    struct gate_request rq = {.writes = true, .count = 512};
+    char err[256];
+
+    (void)state;
+    begin_planned_move();
+    LOCKED(t.open_hangs = false);
+    eventually(where() == GATE_PEER);
+    eventually(!saved_local());
+    assert_int_equal(gate_enter(router_gate(router), &rq, 0), 0);
+    LOCKED(t.ready[1] = true; t.open_result = -EACCES);
+    look_again();
+    assert_int_equal(redirect("c", err, sizeof err), 0);
+    eventually(count(&t.opens) == 2);
+    eventually(!on_disk("c"));
+    LOCKED(t.register_result = -EIO);
+    router_return(router);
+    eventually(count(&t.registers) >= 2);
+    look_again();
+    gate_finish(router_gate(router), &rq);
+    assert_int_equal(where(), GATE_PEER);
+    assert_true(on_disk("b") && !saved_local());
+    assert_int_equal(count(&t.opens), 2);
+    assert_int_equal(count(&t.closes), 0);
+}
+
+/* A request meets a path error while the peer says nothing to GO, which is then
+ * not waited for. */
+static void
+test_router_planned_move_yields_to_a_path_error(void **state)
+{
+    struct gate_request rq = {.writes = true, .count = 512};
+
+    (void)state;
+    lun.timers.open_timeout = 3600000;
+    begin_planned_move();
+    fail_request(false, false, ROUTE_EV_LOCAL_ERROR, -EIO);
+    eventually(count(&t.opens) == 2); /* now for good */
+    assert_false(t.asked.yields);
+    LOCKED(t.open_hangs = false);
+    eventually(where() == GATE_PEER);
+    assert_int_equal(gate_enter(router_gate(router), &rq, 0), 0);
+    gate_finish(router_gate(router), &rq);
+}
+
+/* The paths fail while the last requests are waited for. */
+static void
+test_router_planned_move_does_not_wait_for_a_broken_route(void **state)
+{
+    struct gate_request rq = {.writes = true, .count = 512};
+    struct gate *g;
+
+    (void)state;
+    lun.timers.io_timeout = 3600000;
+    begin_planned_move();
+    g = router_gate(router);
+    assert_int_equal(gate_enter(g, &rq, 0), 0);
+    LOCKED(t.open_hangs = false);
+    eventually(where() == GATE_HELD); /* and drains */
+    LOCKED(t.local_usable = false);
+    eventually(gate_is_cut(g));
+    gate_leave(g, &rq, true);
+    gate_finish(g, &rq);
+    eventually(where() == GATE_PEER);
+    assert_int_equal(t.asked.nfence, 1);
+}
+
 int
 main(void)
 {
@@ -177,6 +257,9 @@ main(void)
         TEST(test_router_planned_move_from_peer_to_peer),
         TEST(test_router_planned_return_registers_while_the_peer_serves),
         TEST(test_router_planned_return_fenced_meanwhile_registers_anew),
+        TEST(test_router_planned_moves_that_fail_leave_the_peer_serving),
+        TEST(test_router_planned_move_yields_to_a_path_error),
+        TEST(test_router_planned_move_does_not_wait_for_a_broken_route),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

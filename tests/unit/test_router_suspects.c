@@ -250,7 +250,7 @@ test_router_held_route_stays_on_disk(void **state)
     gate_finish(router_gate(router), &rq);
 }
 
-/* The same of a peer, with another one asked ahead that refuses. */
+/* The same of a peer, which has met an error. */
 static void
 test_router_held_peer_stays_on_disk(void **state)
 {
@@ -259,22 +259,19 @@ test_router_held_peer_stays_on_disk(void **state)
     char err[256];
 
     (void)state;
-    t.ready[0] = t.ready[1] = true;
+    t.ready[0] = true;
     start();
     eventually(where() == GATE_LOCAL);
     assert_int_equal(redirect("b", err, sizeof err), 0);
     eventually(where() == GATE_PEER);
     eventually(!saved_local());
     assert_int_equal(gate_enter(router_gate(router), &rq, 0), 0);
-    LOCKED(t.local_usable = false; t.open_hangs = true);
-    news();
-    assert_int_equal(redirect("c", err, sizeof err), 0);
-    eventually(count(&t.opens) == 2);
-    LOCKED(t.ready[0] = t.ready[1] = false; t.open_result = -EACCES;
-           t.open_hangs = false);
-    eventually(where() == GATE_HELD);
+    LOCKED(t.ready[0] = t.local_usable = false);
+    look_again();
+    fail_request(false, false, ROUTE_EV_PEER_ERROR, -EIO);
+    look_again();
+    assert_int_equal(where(), GATE_HELD);
     saves = count(&t.saves);
-    LOCKED(t.answers[1] = false);
     assert_int_equal(router_confirm_dead(router, "c", "me", err, sizeof err),
                      0);
     eventually(count(&t.saves) > saves);
