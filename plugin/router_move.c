@@ -214,6 +214,15 @@ ask_for_session(struct router *r, struct session **s, struct outcome *o)
     return e;
 }
 
+/* One that never served: nothing is under way there to be waited for. */
+static void
+discard(struct session *s)
+{
+    if (s)
+        session_break(s);
+    session_close(s);
+}
+
 /* A session that was made ready serves only if its GO, which fenced nobody,
  * had nobody to fence.  Else another generation has to ask. */
 static struct session *
@@ -223,7 +232,7 @@ still_good(struct router *r, struct session *s)
         return s;
     log_info("lun %s: writes were left behind: asking %s once more",
              router_lun_name(r), peers_host(r->peers, r->route.peer)->name);
-    session_close(s);
+    discard(s);
     r->route.generation++;
     return NULL;
 }
@@ -241,7 +250,7 @@ perform_open(struct router *r, const struct route_view *view, struct outcome *o)
         peers_tend(r->peers, &r->want, router_peers_to_keep(r));
     }
     if (!leave_for(r, view)) {
-        session_close(s);
+        discard(s);
         failed(o, ROUTE_EV_REFUSED,
                "a predecessor's writes are under way and there is no fence");
         return;
