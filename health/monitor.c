@@ -24,6 +24,9 @@
 /* When something happened while the LUN is not usable, a probe goes out
  * before its time, but not sooner after another than this. */
 #define SOONEST_PROBE_MS 10
+/* Without a path a probe fails at once, with lines in the kernel's log, and
+ * tells nothing; but a word of the kernel's alone is not believed for ever. */
+#define RARE_PROBE_MS 30000
 
 struct monitor {
     /* fixed after monitor_start */
@@ -158,12 +161,23 @@ probe_is_due(struct monitor *m, uint64_t now_ms)
            (newest == 0 || newest + m->opt.probe_timeout_ms <= now_ms);
 }
 
+static bool
+is_pathless(const struct lun_status *l)
+{
+    return l->paths_known > 0 && l->paths_good == 0;
+}
+
+/* hurry: something happened. */
 static void
-send_probe(struct monitor *m, bool kicked)
+send_probe(struct monitor *m, bool hurry)
 {
     uint64_t now_ms = clock_ms(), soon;
+    bool pathless = is_pathless(&m->now.lun);
+    unsigned pause_ms = m->opt.probe_interval_ms;
 
-    if (kicked && !verdict_usable(&m->now.verdict)) {
+    if (pathless && pause_ms < RARE_PROBE_MS)
+        pause_ms = RARE_PROBE_MS;
+    if (hurry && !pathless && !verdict_usable(&m->now.verdict)) {
         soon = now_ms + SOONEST_PROBE_MS;
         if (soon < m->next_probe_ms)
             m->next_probe_ms = soon;
@@ -172,7 +186,7 @@ send_probe(struct monitor *m, bool kicked)
         return;
     /* -EBUSY: both are stuck; -ENOMEM: the next interval tries again */
     prober_send(&m->prober, m->now.lun.block_size);
-    m->next_probe_ms = now_ms + m->opt.probe_interval_ms;
+    m->next_probe_ms = now_ms + pause_ms;
 }
 
 /* ---- the watch thread ---------------------------------------------------- */
@@ -258,10 +272,10 @@ look(struct monitor *m, const struct prober_result *done)
     bool kicked = atomic_exchange(&m->kicked, false);
     struct lun_status before = m->now.lun;
     struct prober_result r;
-    bool news;
+    bool differs, news;
 
     lun_get_status(m->lun, &m->now.lun);
-    news = lun_differs(&before, &m->now.lun);
+    news = differs = lun_differs(&before, &m->now.lun);
     while (done) {
         m->now.probe_ms = clock_ms();
         m->now.probe_us = done->us;
@@ -273,7 +287,7 @@ look(struct monitor *m, const struct prober_result *done)
     judge_pace(m);
     news |= judge(m, NULL);
     tell_lun(m);
-    send_probe(m, kicked);
+    send_probe(m, kicked || differs);
     publish(m, !was_usable && verdict_usable(&m->now.verdict));
     if (news && m->opt.changed)
         m->opt.changed(m->opt.opaque);

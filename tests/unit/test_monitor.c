@@ -35,7 +35,7 @@ static struct {
     int fd;
     struct lun_io *done[HELD_MAX], *held[HELD_MAX];
     unsigned ndone, nheld;
-    unsigned sent, answered, allocated;
+    unsigned sent, answered, allocated, looks;
     unsigned checks;
     int check_hangs_ms; /* up to its deadline if < 0 */
     unsigned told;      /* lun_fail_queued, and what last */
@@ -68,6 +68,7 @@ __wrap_lun_get_status(struct lun *l, struct lun_status *st)
     assert_ptr_equal(l, the_lun);
     pthread_mutex_lock(&dev.lock);
     *st = dev.st;
+    dev.looks++;
     pthread_mutex_unlock(&dev.lock);
 }
 
@@ -443,6 +444,30 @@ test_monitor_probe_error_is_lost(void **state)
     eventually(atomic_load(&own.changes) >= 3); /* told after it shows */
 }
 
+/* Each would fail, with lines in the kernel's log. */
+static void
+test_monitor_without_a_path_probes_rarely(void **state)
+{
+    unsigned sent, looks;
+
+    (void)state;
+    start(5, 200, 400);
+    eventually(verdict_now() == VERDICT_GOOD);
+    SET(st.paths_good, 0);
+    SET(error, -ENOLINK);
+    eventually(verdict_now() == VERDICT_LOST);
+    looks = counted(&dev.looks);
+    eventually(counted(&dev.looks) >= looks + 2);
+    sent = counted(&dev.sent);
+    eventually((monitor_kick(own.m), counted(&dev.looks) >= looks + 40));
+    assert_int_equal(counted(&dev.sent), sent);
+
+    /* the first path is looked for at once, whether told of or not */
+    SET(error, 0);
+    SET(st.paths_good, 1);
+    eventually(verdict_now() == VERDICT_DEGRADED);
+}
+
 /* ---- kicks --------------------------------------------------------------- */
 
 /* No probe and no tick can do it: the next are an hour away. */
@@ -507,7 +532,7 @@ test_monitor_kicks_in_crowds_are_no_crowd_of_probes(void **state)
     unsigned sent;
 
     (void)state;
-    dev.st.paths_good = 0;
+    dev.error = -ENOLINK;
     start(3600000, 7200000, 10);
     eventually(verdict_now() == VERDICT_LOST);
     sent = counted(&dev.sent);
@@ -738,6 +763,7 @@ main(void)
         TEST(test_monitor_leaves_two_hung_probes_and_sends_no_third),
         TEST(test_monitor_hung_device_is_lost_in_time),
         TEST(test_monitor_probe_error_is_lost),
+        TEST(test_monitor_without_a_path_probes_rarely),
         TEST(test_monitor_kick_judges_at_once),
         TEST(test_monitor_path_error_is_lost_until_a_later_probe),
         TEST(test_monitor_other_errors_change_nothing),
