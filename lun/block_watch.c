@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Hears of paths below the device, and keeps what is known of them.
  *
- * One thread.  It looks whenever the kernel tells of something, and below a block
- * device four times a second anyway, since events get lost: sysfs at each look, the map's table
- * once a second, after each event, and while own paths are given up.  An event
- * itself decides nothing, because those of one moment come in any order.
+ * One thread.  It looks whenever the kernel tells of something, and below a
+ * block device four times a second anyway, since events get lost: sysfs at each
+ * look, the map's table once a second, after each event, and while own paths
+ * are given up.  An event itself decides nothing, because those of one moment
+ * come in any order.
  *
  * What may hang is kept away from it: ioctls of dm are jobs that are left
  * behind (lun/job.h), multipathd is a descriptor among those it polls.  A map

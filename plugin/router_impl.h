@@ -132,7 +132,7 @@ struct outcome {
 };
 
 /* router_leave - leave the present route, if we are on one: nobody is inside
- * any more when this returns, and the session waits for router_close_retired. */
+ * any more when this returns; the session waits for router_close_retired. */
 void router_leave(struct router *r);
 
 /* router_close_retired - close the session of the last route; its connections

@@ -125,8 +125,8 @@ void transmit_receive(struct transmit *t);
 /* transmit_wants_more - is anything of the stream wanted now? */
 bool transmit_wants_more(const struct transmit *t);
 
-/* transmit_can_parse - would transmit_receive get on with what was read?  Answers
- * that have gone may have made room for it. */
+/* transmit_can_parse - would transmit_receive get on with what was read?
+ * Answers that have gone may have made room for it. */
 bool transmit_can_parse(const struct transmit *t);
 
 #endif
