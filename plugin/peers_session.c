@@ -32,7 +32,14 @@ format_go(const struct peers *p, const struct peers_request *rq, bool fence,
     return export_name_format(&name, buf);
 }
 
-/* errors: as link_go; -ESHUTDOWN interrupted; -ESTALE smaller than ours now */
+/* p->lock is held. */
+static bool
+is_given_up(const struct peers *p, const struct peers_request *rq)
+{
+    return atomic_load(&p->interrupted) || (rq->yields && p->yield);
+}
+
+/* errors: as link_go; -ESHUTDOWN given up; -ESTALE smaller than ours now */
 static int
 go(struct peers *p, struct link *k, const char *name,
    const struct peers_request *rq)
@@ -44,11 +51,13 @@ go(struct peers *p, struct link *k, const char *name,
     pthread_mutex_lock(&p->lock);
     p->going = k;
     p->going_yields = rq->yields;
-    stop = atomic_load(&p->interrupted) || (rq->yields && p->yield);
+    stop = is_given_up(p, rq);
     pthread_mutex_unlock(&p->lock);
     r = stop ? -ESHUTDOWN : link_go(k, name, rq->deadline_ms);
     pthread_mutex_lock(&p->lock);
     p->going = NULL;
+    if (is_given_up(p, rq)) /* whatever it answered, it was broken */
+        r = -ESHUTDOWN;
     pthread_mutex_unlock(&p->lock);
     if (r < 0)
         return r;

@@ -109,6 +109,10 @@ static enum route_do
 enter(struct route *r, enum route_phase phase, const char *why,
       enum route_do act, uint64_t now_ms)
 {
+    if (!route_holds(r->phase)) {
+        r->stayed_since_ms = r->since_ms;
+        r->stayed_redirected_ms = r->redirected_ms;
+    }
     if (phase != r->phase) {
         if (r->phase == ROUTE_REDIRECTED)
             r->redirected_ms += now_ms - r->since_ms;
@@ -536,37 +540,49 @@ arrived(struct route *r, const struct route_options *opt,
         route_cleared(r, ROUTE_SELF);
 }
 
-/* Did the move fail while it was made ready, so that the I/O still flows? */
+/* Did the move fail while it was made ready, so that the I/O still flows?  On
+ * own paths that were lost meanwhile it does not, and nothing is to finish. */
 static bool
-still_served(const struct route *r)
+still_served(struct route *r, const struct route_view *view)
 {
-    return !r->left && r->leave_clean;
+    if (r->left || !r->leave_clean)
+        return false;
+    r->leave_clean = r->served_by != ROUTE_SELF || !view->local_lost;
+    return r->leave_clean;
 }
 
+/* The move has never been.  An order for it is over, unless the route is about
+ * to be left for another reason. */
 static enum route_do
-stay(struct route *r, const char *why, uint64_t now_ms)
+stay(struct route *r, const struct route_view *view, const char *why,
+     uint64_t now_ms)
 {
-    enum route_phase phase = ROUTE_REDIRECTED;
+    bool home = r->served_by == ROUTE_SELF;
+    enum route_do act;
 
     r->peer = r->served_by;
-    if (r->peer == ROUTE_SELF) {
-        phase = ROUTE_LOCAL;
+    if (home && !view->held)
         drop_order(r);
-        if (r->pace) /* slow, and not tried again at once */
-            r->home_ms = now_ms;
-    }
-    return enter(r, phase, why, ROUTE_DO_NOTHING, now_ms);
+    if (home && r->pace) /* slow, and not tried again at once */
+        r->home_ms = now_ms;
+    act = enter(r, home ? ROUTE_LOCAL : ROUTE_REDIRECTED, why, ROUTE_DO_NOTHING,
+                now_ms);
+    r->since_ms = r->stayed_since_ms;
+    r->redirected_ms = r->stayed_redirected_ms;
+    return act;
 }
 
-/* Another peer will do as well, unless it is the one that serves. */
+/* From home, another peer will do as well. */
 static enum route_do
 stay_or_open(struct route *r, const struct route_options *opt,
              const struct route_view *view, const char *why, uint64_t now_ms)
 {
-    int peer = choose_peer(r, opt, view);
+    int peer = ROUTE_SELF;
 
-    if (peer == ROUTE_SELF || peer == r->served_by)
-        return stay(r, why, now_ms);
+    if (r->served_by == ROUTE_SELF && !view->held)
+        peer = choose_peer(r, opt, view);
+    if (peer == ROUTE_SELF)
+        return stay(r, view, why, now_ms);
     return open_peer(r, peer, why, now_ms);
 }
 
@@ -584,7 +600,7 @@ step_opening(struct route *r, const struct route_options *opt,
         r->served_by = r->peer;
         return enter(r, ROUTE_REDIRECTED, NULL, ROUTE_DO_NOTHING, now_ms);
     case ROUTE_EV_REFUSED:
-        if (still_served(r))
+        if (still_served(r, view))
             return stay_or_open(r, opt, view, ev->why, now_ms);
         return next_route(r, opt, view, ev->why, false, now_ms);
     default:
@@ -612,8 +628,8 @@ step_returning(struct route *r, const struct route_options *opt,
             slow_down(r, opt);
             r->home_failed_ms = now_ms;
         }
-        if (still_served(r))
-            return stay(r, ev->why, now_ms);
+        if (still_served(r, view))
+            return stay(r, view, ev->why, now_ms);
         return next_route(r, opt, view, ev->why, false, now_ms);
     default:
         return ROUTE_DO_NOTHING;

@@ -52,6 +52,7 @@ struct route_view {
                                that counts; 0: it is not */
     unsigned local_orphans; /* writes of ours that have not come back */
     bool local_registered;  /* we could write there at once */
+    bool held; /* somebody met trouble on the route, and will tell of it */
     const struct route_peer *peers; /* options.npeers of them */
 };
 
@@ -98,9 +99,11 @@ struct route {
     int served_by;       /* who carried the I/O last; ROUTE_SELF: us */
     uint64_t generation; /* the last one used */
     bool left;           /* the last route was: nobody carries the I/O */
-    bool leave_clean;    /* let what is under way finish before leaving */
-    bool manual;         /* redirected by order: no return by itself */
-    int wanted;          /* by order: this peer first; ROUTE_SELF: any */
+    /* since_ms and redirected_ms as they were before the move */
+    uint64_t stayed_since_ms, stayed_redirected_ms;
+    bool leave_clean; /* let what is under way finish before leaving */
+    bool manual;      /* redirected by order: no return by itself */
+    int wanted;       /* by order: this peer first; ROUTE_SELF: any */
     /* of a manual redirection: when it ends by itself; 0: it does not */
     uint64_t manual_until_ms;
 

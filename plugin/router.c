@@ -135,6 +135,7 @@ look(struct router *r, struct route_view *view, struct route_peer *peers,
         .local_good_ms = slow ? quick_ms(&m->verdict) : m->verdict.good_ms,
         .local_orphans = m->lun.orphans,
         .local_registered = m->lun.registration == LUN_REGISTERED,
+        .held = gate_is_held(&r->gate),
         .peers = peers,
     };
 }
@@ -178,13 +179,13 @@ publish(struct router *r, const struct route_view *view)
     pthread_mutex_unlock(&r->lock);
 }
 
-/* One event and all that follows from it. */
+/* One event and all that follows from it; view and m are as after it. */
 static void
 handle(struct router *r, const struct route_event *first,
-       struct route_view *view, struct route_peer *peers)
+       struct route_view *view, struct route_peer *peers,
+       struct monitor_status *m)
 {
     struct outcome o = {.ev = *first};
-    struct monitor_status m;
 
     for (;;) {
         enum route_phase before = r->route.phase;
@@ -211,7 +212,7 @@ handle(struct router *r, const struct route_event *first,
             return;
         }
         router_perform(r, act, view, &o);
-        look(r, view, peers, &m);
+        look(r, view, peers, m);
     }
 }
 
@@ -350,16 +351,16 @@ router_thread(void *opaque)
         look(r, &view, peers, &m);
         router_tend_suspects(r);
         if (noticed(r, &view, &ev, why, sizeof why))
-            handle(r, &ev, &view, peers);
+            handle(r, &ev, &view, peers, &m);
         while (next_posted(r, &p)) {
             ev = (struct route_event){p.kind, p.peer, p.why, p.for_ms};
             if (still_current(r, &p))
-                handle(r, &ev, &view, peers);
+                handle(r, &ev, &view, peers, &m);
         }
         ev = (struct route_event){.kind = ROUTE_EV_TICK};
         if (view.local_lost || view.local_slow)
             ev.why = m.verdict.reason;
-        handle(r, &ev, &view, peers);
+        handle(r, &ev, &view, peers, &m);
         router_ask_suspects(r, &view);
         enlist_registrar(r, &view, &m);
     } while (wait_for_news(r, next_look(r, &view)));

@@ -34,28 +34,24 @@ drain_deadline_ms(struct router *r, uint64_t begun_ms)
     return deadline;
 }
 
-/* Did the route break while it is being left?  Then what is under way there
- * may hang, and is not waited for. */
+/* Did own paths fail while requests are still under way there, which may hang?
+ * What a peer's broken connection carried has come back. */
 static bool
-is_broken(struct router *r)
+is_lost(struct router *r)
 {
     uint64_t serial = gate_serial(&r->gate);
     struct monitor_status m;
     bool told = false;
-    char why[320];
 
+    if (r->session)
+        return false;
     pthread_mutex_lock(&r->lock);
     for (size_t i = 0; i < r->nevents; i++)
         told = told || (r->events[i].serial == serial &&
-                        (r->events[i].kind == ROUTE_EV_LOCAL_ERROR ||
-                         r->events[i].kind == ROUTE_EV_PEER_LOST));
+                        r->events[i].kind == ROUTE_EV_LOCAL_ERROR);
     pthread_mutex_unlock(&r->lock);
-    if (told)
-        return true;
-    if (r->session)
-        return session_broken(r->session, why, sizeof why);
     monitor_get(r->monitor, &m);
-    return m.verdict.state == VERDICT_LOST;
+    return told || m.verdict.state == VERDICT_LOST;
 }
 
 static bool
@@ -68,7 +64,7 @@ drain(struct router *r)
         if (gate_drain(&r->gate, until < now + 100 ? until : now + 100))
             return true;
         now = clock_ms();
-    } while (now < until && !is_broken(r));
+    } while (now < until && !is_lost(r));
     return false;
 }
 
@@ -208,6 +204,8 @@ ask_for_session(struct router *r, struct session **s, struct outcome *o)
         log_debug("lun %s: GO: %s", router_lun_name(r), strerror(-e));
     failed(o, ROUTE_EV_REFUSED, "peer %s: %s", host,
            why[0] ? why : strerror(-e));
+    if (e == -ESHUTDOWN)
+        return e; /* it is we that gave up */
     log_warning("lun %s: route to %s refused (generation %llu): %s",
                 router_lun_name(r), host, (unsigned long long)rq.generation,
                 o->why);
@@ -242,8 +240,8 @@ perform_open(struct router *r, const struct route_view *view, struct outcome *o)
 {
     struct session *s = NULL;
 
-    peers_yield(r->peers, false); /* a report after this one is seen below */
-    if (router_may_prepare(r, ROUTE_DO_OPEN)) {
+    peers_yield(r->peers, false); /* of what came before we know below */
+    if (router_may_prepare(r, ROUTE_DO_OPEN) && !is_lost(r)) {
         if (ask_for_session(r, &s, o) < 0)
             return;
         /* others stand by in their place, should it have to be asked again */

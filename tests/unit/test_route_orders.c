@@ -146,6 +146,35 @@ test_route_order_is_given_up_when_nobody_serves(void **state)
     assert_int_equal(step(w, ROUTE_EV_LOCAL_ERROR, SELF), OPEN);
 }
 
+/* It is not, when they fail while the peer is asked: told by a request, which
+ * holds the others, or seen by the monitor. */
+static void
+test_route_order_outlives_paths_that_fail_meanwhile(void **state)
+{
+    struct world *w = *state;
+
+    go_local(w);
+    peers_ready(w, 3);
+    assert_int_equal(step(w, ROUTE_EV_REDIRECT, 1), OPEN);
+    w->view.held = true;
+    assert_int_equal(step(w, ROUTE_EV_REFUSED, SELF), NOTHING);
+    assert_int_equal(w->r.phase, LOCAL);
+    assert_int_equal(step(w, ROUTE_EV_LOCAL_ERROR, SELF), OPEN);
+    assert_false(w->r.leave_clean);
+    succeed(w, OPEN, false);
+    assert_true(w->r.manual);
+
+    world_init(w);
+    go_local(w);
+    peers_ready(w, 3);
+    assert_int_equal(step(w, ROUTE_EV_REDIRECT, 1), OPEN);
+    own_paths(w, false);
+    assert_int_equal(step(w, ROUTE_EV_REFUSED, SELF), OPEN);
+    assert_false(w->r.leave_clean);
+    succeed(w, OPEN, false);
+    assert_true(w->r.manual);
+}
+
 /* The peer that was ordered refuses: the one that serves goes on, rather than a
  * third; the order to be redirected holds. */
 static void
@@ -157,6 +186,7 @@ test_route_order_that_is_refused_stays_with_the_peer(void **state)
     peers_ready(w, 7);
     assert_int_equal(step(w, ROUTE_EV_REDIRECT, 1), OPEN);
     assert_int_equal(w->r.peer, 1);
+    peers_ready(w, 6); /* its standby connection is made anew just then */
     assert_int_equal(step(w, ROUTE_EV_REFUSED, SELF), NOTHING);
     assert_int_equal(w->r.phase, REDIRECTED);
     assert_int_equal(w->r.peer, 0);
@@ -174,6 +204,7 @@ main(void)
         ROUTE_TEST(test_route_order_ends_while_requests_wait),
         ROUTE_TEST(test_route_order_without_a_ready_peer_changes_nothing),
         ROUTE_TEST(test_route_order_is_given_up_when_nobody_serves),
+        ROUTE_TEST(test_route_order_outlives_paths_that_fail_meanwhile),
         ROUTE_TEST(test_route_order_that_is_refused_stays_with_the_peer),
     };
 

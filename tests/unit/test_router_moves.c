@@ -246,6 +246,45 @@ test_router_planned_move_does_not_wait_for_a_broken_route(void **state)
     assert_int_equal(t.asked.nfence, 1);
 }
 
+static bool
+phase_is(const char *name)
+{
+    json_t *j = router_status(router);
+    bool is = strcmp(json_string_value(
+                         json_object_get(json_object_get(j, "route"), "phase")),
+                     name) == 0;
+
+    json_decref(j);
+    return is;
+}
+
+/* The peer drains, and one of its connections has ended: what is under way on
+ * another is waited for, and nobody is fenced. */
+static void
+test_router_drained_peer_may_answer_what_it_has(void **state)
+{
+    struct gate_request rq = {.writes = true, .count = 512};
+    struct gate *g;
+
+    (void)state;
+    lun.timers.io_timeout = 3600000;
+    begin_planned_move();
+    LOCKED(t.open_hangs = t.local_usable = false; t.ready[1] = true);
+    g = router_gate(router);
+    eventually(where() == GATE_PEER);
+    assert_int_equal(gate_enter(g, &rq, 0), 0);
+    fail_request(false, false, ROUTE_EV_PEER_DRAINS, -ESHUTDOWN);
+    eventually(phase_is("opening"));
+    LOCKED(t.session_broken = true);
+    usleep(250000); /* it looks after each 100 ms */
+    assert_false(gate_is_cut(g));
+    LOCKED(t.session_broken = false);
+    gate_finish(g, &rq);
+    eventually(where() == GATE_PEER);
+    assert_int_equal(t.asked.peer, 1);
+    assert_int_equal(t.asked.nfence, 0);
+}
+
 int
 main(void)
 {
@@ -260,6 +299,7 @@ main(void)
         TEST(test_router_planned_moves_that_fail_leave_the_peer_serving),
         TEST(test_router_planned_move_yields_to_a_path_error),
         TEST(test_router_planned_move_does_not_wait_for_a_broken_route),
+        TEST(test_router_drained_peer_may_answer_what_it_has),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
