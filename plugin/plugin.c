@@ -166,6 +166,7 @@ detour_open(int readonly)
 {
     (void)readonly;
     ending_connected();
+    request_connected(router);
     return NBDKIT_HANDLE_NOT_NEEDED;
 }
 
