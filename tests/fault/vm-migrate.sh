@@ -27,6 +27,8 @@ lab_enter "$@"
 
 VM_ROUNDS=${VM_ROUNDS:-${FAULT_ALL:+5}}
 VM_ROUNDS=${VM_ROUNDS:-1}
+VM_FAULTS=${FAULT_ALL:+${VM_FAULTS-}}
+VM_FAULTS=${VM_FAULTS:-1} # times each fault; only with FAULT_ALL more than once
 
 # ---- the plain one ---------------------------------------------------------------
 
@@ -128,6 +130,22 @@ all_home() {
     expect_route b local 15000
 }
 
+# disturbed - moves of VM 1 amid faults, beginning and (FAULT_ALL) ending on a.
+disturbed() {
+    fault source-loses-san b black_hole a
+    all_home
+    [[ ${FAULT_ALL-} ]] || return 0
+    fault target-loses-san a black_hole a
+    all_home
+    ctl a redirect "$LAB_LUN" c >/dev/null
+    expect_route a "redirected c" 5000
+    fault peer-killed b kill_proxy c
+    start_proxy c
+    ctl a return "$LAB_LUN" >/dev/null
+    all_home
+    fault back-again a :
+}
+
 lab_up
 start_hosts
 vm_format 1 a
@@ -157,19 +175,9 @@ if [[ -n ${VM_HOST[2]-} ]]; then
     vm_end 2 a
 fi
 
-fault source-loses-san b black_hole a
-all_home
-if [[ ${FAULT_ALL-} ]]; then
-    fault target-loses-san a black_hole a
-    all_home
-    ctl a redirect "$LAB_LUN" c >/dev/null
-    expect_route a "redirected c" 5000
-    fault peer-killed b kill_proxy c
-    start_proxy c
-    ctl a return "$LAB_LUN" >/dev/null
-    all_home
-    fault back-again a :
-fi
+for ((round = 0; round < VM_FAULTS; round++)); do
+    disturbed
+done
 print_table
 vm_end 1 a b
 lab_end
