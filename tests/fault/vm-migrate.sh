@@ -6,8 +6,7 @@
 # Goal: the guest sees a pause and nothing else.  On healthy routes its downtime
 # (QMP's query-migrate) is at most 1.5 times that of a second VM, on plain
 # qemu-nbds of the same SAN: medians, of moves that take turns.  Redirected, its
-# last requests take one hop more over TLS: 14 ms against 7 where local ones took
-# 8 against 9.
+# last requests take one hop more over TLS: docs/performance.md.
 # Timeline: there and back, VM_ROUNDS times, with both hosts local, with a
 # redirected, with b redirected; then, right before it is told to go, the host
 # that it leaves loses the SAN, the host that it goes to does, and the proxy that
