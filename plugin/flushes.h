@@ -9,7 +9,7 @@
  *   has another carrier, or fenced somebody, or is another process's;
  * - it succeeded, and none has failed since it went inside;
  * - since it went inside no write, trim or zero has ended, answered or given
- * up, in whatever way.  One that has not ended was not answered, so that nobody
+ *   up, in whatever way.  One that has not ended was not answered, so that nobody
  *   is promised anything;
  * - nobody has connected since: who comes may have written through another
  *   process or another host, whose writes are not counted here.
