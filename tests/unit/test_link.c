@@ -81,7 +81,8 @@ test_link_that_served_tells_why_it_would_not_any_more(void **state)
             f->link = link_at(&f->opt);
         eventually(status_of(f->link).would_serve);
         f->peer->on_info = PEER_REFUSES;
-        eventually(!status_of(f->link).would_serve);
+        eventually(status_of(f->link).refusal[0]); /* told by the next INFO */
+        assert_false(status_of(f->link).would_serve);
         assert_string_equal(status_of(f->link).refusal, f->peer->refusal);
     }
     assert_int_equal(f->peer->connections, 1);
