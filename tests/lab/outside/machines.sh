@@ -73,9 +73,10 @@ machine_dead() {
     ! machine_alive "$1"
 }
 
-# machine_booted NAME - a condition: it obeys.
+# machine_booted NAME - a condition: it obeys; not in a life before this one.
 machine_booted() {
-    tail -n 3 "$LAB_DIR/log/console-$1" | grep -q '^lab: ready'
+    awk '/^lab: switched on/ { ready = 0 } /^lab: ready/ { ready = 1 }
+        END { exit !ready }' "$LAB_DIR/log/console-$1"
 }
 
 # machine_wait NAME MS
@@ -99,9 +100,13 @@ machine_off() {
 
 # machine_sh NAME COMMAND - run it there, as one line; prints what it prints.
 #
+# It prints when the command has ended, for its reader may leave before: the
+# lines that are still to come would be taken for those of the next command, or
+# two commands wait at the same FIFO, and take each other's.
+#
 # returns: its exit status; 255: no answer within MACHINE_LIMIT ms
 machine_sh() {
-    local line part= number=${EPOCHREALTIME/[.,]/} end
+    local line part= output= rc=255 number=${EPOCHREALTIME/[.,]/} end
     local out=${MACHINE_FD[$1-sh.out]}
     end=$(($(now_ms) + MACHINE_LIMIT))
     printf '%s %s\n' "$number" "${2//$'\n'/ }" >&"${MACHINE_FD[$1-sh.in]}"
@@ -113,12 +118,13 @@ machine_sh() {
         fi
         line=$part$line part=
         case $line in
-        $'\001'"$number "*) return "${line##* }" ;;
-        $'\001'*) ;; # of a command that nobody waited for
-        ?*) printf '%s\n' "$line" ;;
+        $'\001'"$number "*) rc=${line##* } && break ;;
+        $'\001'*) output= ;; # of a command that nobody waited for
+        ?*) output+=$line$'\n' ;;
         esac
     done
-    return 255
+    printf '%s' "$output"
+    return "$rc"
 }
 
 # machine_put NAME FILE PATH - copies a small file there.
