@@ -85,9 +85,10 @@ reset_paths() {
         machine_sh san "array reset $(address "$1" san2)"
 }
 
-# heal_path HOST N, heal_host HOST - whatever was done to it is undone.
+# heal_path HOST N - whatever was done to it is undone.
 heal_path() {
-    ip link set "$1-san$2" master "san$2" && plug_path "$1" "$2"
+    ip link set "$1-san$2" master "san$2" || return 1
+    machine_dead "$1" || plug_path "$1" "$2"
 }
 
 heal_everything() {
@@ -104,12 +105,14 @@ heal_everything() {
 
 # ---- power -----------------------------------------------------------------
 
-# power_on NAME - with its cables and its disks; nobody waits.
+# power_on NAME - with its cables, whatever was done to them in a life before
+# this one, and its disks; nobody waits.
 power_on() {
     local name=$1 n options=() words="lab.name=$1 lab.kind=host" cables=
     local disk=driver=raw,discard=unmap,file.driver=file,file.filename
     [[ $name != san ]] || words="lab.name=san lab.kind=array"
     for n in $(cables_of "$name"); do
+        ip link set "$name-$n" master "$n"
         options+=(-netdev "tap,id=$n,ifname=$name-$n,script=no,downscript=no"
             -device "virtio-net-pci,netdev=$n,romfile=,mac=$(card "$name" "$n")")
         if [[ $n == vms ]]; then
