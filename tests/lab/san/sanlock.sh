@@ -47,13 +47,18 @@ lease() {
         -r "$2:vm:$device:$LOCK_LEASE" -c /bin/sleep 100000
 }
 
-# holds HOST nbd|map - a condition: sanlock has the lease there.
+# holds HOST nbd|map - a condition: sanlock has the lease there, and is not
+# still about to get it (ADD) or to give it back (REM).
 holds() {
-    machine_sh "$1" "sanlock client status" | grep -q "^r $2:vm:"
+    machine_sh "$1" "sanlock client status" |
+        grep -Eq "^r $2:vm:[^ ]* p [0-9]+\$"
 }
 
+# lapsed HOST nbd|map - sanlock has answered, and has it no more.
 lapsed() {
-    ! holds "$1" "$2"
+    local status
+    status=$(machine_sh "$1" "sanlock client status") &&
+        ! grep -q "^r $2:vm:" <<<"$status"
 }
 
 leave() {
@@ -85,6 +90,7 @@ done
 begin=$(now_ms)
 black_hole a
 expect_route a "redirected *" 15000
+check "a still has the lease on the map" holds a map
 check "the lease on the map lapses" within 40000 lapsed a map
 diag "after $(($(now_ms) - begin)) ms"
 check "its holder is killed" within 20000 gone lease-map-a
