@@ -145,8 +145,6 @@ gate_enter(struct gate *g, struct gate_request *rq, unsigned limit_ms)
         rq->inside = true;
         rq->entered_ms = clock_ms();
         rq->route = g->route;
-        rq->marks = g->flushes.marks;
-        rq->flushed = flushes_idle(&g->flushes, g->route.serial);
     }
     pthread_mutex_unlock(&g->lock);
     return r;
@@ -184,8 +182,6 @@ leave_locked(struct gate *g, struct gate_request *rq, bool dirty)
 {
     rq->inside = false;
     rq->queue = NULL;
-    if (rq->writes)
-        flushes_mark(&g->flushes);
     if (dirty)
         g->dirty = true;
     if (dirty && rq->orphan)
@@ -221,25 +217,6 @@ gate_finish(struct gate *g, struct gate_request *rq)
         if (g->sealed)
             pthread_cond_broadcast(&g->drained);
     }
-    pthread_mutex_unlock(&g->lock);
-}
-
-void
-gate_note_flush(struct gate *g, const struct gate_request *rq, bool done)
-{
-    pthread_mutex_lock(&g->lock);
-    if (done)
-        flushes_done(&g->flushes, rq->route.serial, rq->marks);
-    else
-        flushes_mark(&g->flushes);
-    pthread_mutex_unlock(&g->lock);
-}
-
-void
-gate_expect_flush(struct gate *g)
-{
-    pthread_mutex_lock(&g->lock);
-    flushes_mark(&g->flushes);
     pthread_mutex_unlock(&g->lock);
 }
 

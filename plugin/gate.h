@@ -9,9 +9,6 @@
  * section 3, "No ghost").  And without reservations it waits until no orphan
  * (orphans.h) overlaps it, its own from an earlier try included: other hosts
  * may write after its answer, and must not be overwritten by that orphan.
- *
- * What goes through here also tells which FLUSH would find nothing to do:
- * flushes.h.
  */
 #ifndef DETOUR_PLUGIN_GATE_H
 #define DETOUR_PLUGIN_GATE_H
@@ -24,7 +21,6 @@
 
 #include "health/slow.h"
 #include "lun/lun.h"
-#include "plugin/flushes.h"
 #include "plugin/orphans.h"
 
 struct session; /* peers.h */
@@ -59,11 +55,9 @@ struct gate_request {
     bool listed, inside;
     uint64_t begun_ms;       /* first gate_enter: how long the VM waits */
     uint64_t entered_ms;     /* last entry into the route */
-    uint64_t marks;          /* flushes.h: then */
     struct lun_queue *queue; /* where it waits for the LUN, or NULL */
     /* read by the caller after gate_enter */
     struct gate_route route;
-    bool flushed; /* a FLUSH would find nothing to do */
 };
 
 struct gate {
@@ -75,7 +69,6 @@ struct gate {
     struct gate_request *first, *last;   /* every request of a VM */
     struct gate_request *wfirst, *wlast; /* the writes among them */
     struct orphans orphans;
-    struct flushes flushes;
     unsigned inside, held;
     bool dirty; /* since the last opening a write was not answered */
     bool cut;   /* since the last opening: whoever waits shall give up */
@@ -121,14 +114,6 @@ void gate_leave(struct gate *g, struct gate_request *rq, bool dirty);
  *
  * Leaves the route as gate_leave does, dirty false, if rq is still inside. */
 void gate_finish(struct gate *g, struct gate_request *rq);
-
-/* gate_note_flush - rq, a FLUSH, was carried out by the route that it last
- * entered; not done: it failed, or nobody knows.  Inside or not. */
-void gate_note_flush(struct gate *g, const struct gate_request *rq, bool done);
-
-/* gate_expect_flush - the next FLUSH may find something to do, whatever went
- * through here.  threads: any */
-void gate_expect_flush(struct gate *g);
 
 /* gate_open_local, gate_open_peer - let requests in.  Nobody may be inside. */
 void gate_open_local(struct gate *g, uint64_t registration_no);

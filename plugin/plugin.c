@@ -166,7 +166,6 @@ detour_open(int readonly)
 {
     (void)readonly;
     ending_connected();
-    request_connected(router);
     return NBDKIT_HANDLE_NOT_NEEDED;
 }
 

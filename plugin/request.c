@@ -404,22 +404,6 @@ check(struct router *r, const struct request *q)
     return 0;
 }
 
-/* Inside the route; it may be left by now. */
-static enum outcome
-carry_out(struct attempt *a)
-{
-    bool flush = a->q->op == LUN_FLUSH;
-    enum outcome o;
-
-    if (flush && a->rq.flushed)
-        return answer(a, 0);
-    o = a->rq.route.where == GATE_LOCAL ? run_local(a) : run_peer(a);
-    if (flush)
-        gate_note_flush(router_gate(a->router), &a->rq,
-                        o == ANSWERED && a->answer == 0);
-    return o;
-}
-
 /* Inside the route. */
 static enum outcome
 attempt(struct attempt *a)
@@ -434,7 +418,7 @@ attempt(struct attempt *a)
                             a->rq.route.serial, -ENOMEM);
         return AGAIN;
     }
-    o = carry_out(a);
+    o = local ? run_local(a) : run_peer(a);
     take_orphan_back(a);
     return o;
 }
@@ -473,12 +457,6 @@ request_run(struct router *r, const struct request *q, unsigned limit_ms)
     if (q->op == LUN_TRIM && a.answer == -EOPNOTSUPP)
         a.answer = 0;
     return a.answer;
-}
-
-void
-request_connected(struct router *r)
-{
-    gate_expect_flush(router_gate(r));
 }
 
 static int

@@ -19,9 +19,6 @@ struct request {
 /* request_run - carry it out on whatever route there is, for as long as it
  * takes.
  *
- * A flush that would find nothing to do (plugin/flushes.h) waits for a route as
- * all do, and is answered without I/O.
- *
  * limit_ms: how long it may be held without a route; 0: for ever
  *
  * errors:  -errno as the LUN answered (docs/design.md section 8: one that
@@ -33,10 +30,6 @@ struct request {
  * threads: many at once; the calling thread keeps a queue of its own
  */
 int request_run(struct router *r, const struct request *q, unsigned limit_ms);
-
-/* request_connected - an NBD client has come: the next flush goes out, for what
- * it wrote by way of other processes and hosts. */
-void request_connected(struct router *r);
 
 /* request_extents - as lun_extents, on whatever route there is.
  *

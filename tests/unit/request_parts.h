@@ -68,8 +68,7 @@ static struct {
     bool extents_inside;
     int extents_result;
     bool by_range;
-    struct lun_io left;      /* the last that was abandoned */
-    void (*meanwhile)(void); /* called once, with a command at the peer */
+    struct lun_io left; /* the last that was abandoned */
 } t;
 
 static atomic_uint hanging; /* requests that hang and are waited for */
@@ -334,14 +333,10 @@ int
 __wrap_session_run(struct session *s, struct link_command *c, bool *sent)
 {
     const struct answer *a = next_answer();
-    void (*meanwhile)(void) = t.meanwhile;
 
     assert_ptr_equal(s, the_session);
     assert_true(t.ncommands < MANY);
     t.commands[t.ncommands++] = *c;
-    t.meanwhile = NULL;
-    if (meanwhile)
-        meanwhile();
     *sent = !a->unsent;
     if (a->error == 0 && c->op == LINK_WRITE)
         memcpy(t.disk + c->offset, c->data, c->count);
