@@ -86,21 +86,29 @@ stop_proxy b
 start_plugin a
 check "a is local" within 10000 route_is a local
 
-# impostor NAME REASON - b's proxy with the certificate LAB_CERT, LAB_KEY
-impostor() {
-    host_config b
-    start_proxy b
-    check "$1: b serves" within 10000 proxy_is b serving
-    check "$1: the plugin refuses it and says why" \
-        within 8000 peer_says a b "$2"
-    stop_proxy b
-}
-
 # failures REASON - of a's connections to b
 failures() {
     field plugin-a-vm ".peers[] | select(.host == \"b\") | .failed.$1"
 }
-before=$(failures certificate)
+
+# refused_since COUNT REASON - a condition: once more than that, and for that
+# reason, which may be that of the impostor before as well
+refused_since() {
+    (($(failures certificate) > $1)) && peer_says a b "$2"
+}
+
+# impostor NAME REASON - b's proxy with the certificate LAB_CERT, LAB_KEY
+impostor() {
+    local before
+    before=$(failures certificate)
+    host_config b
+    start_proxy b
+    check "$1: b serves" within 10000 proxy_is b serving
+    check "$1: the plugin refuses its certificate and says why" \
+        within 8000 refused_since "$before" "$2"
+    stop_proxy b
+}
+
 pki issue elsewhere 10.99.99.99
 # GnuTLS says no more through libnbd than that verification failed.
 why="certificate verification|certificate.*not.*(match|trusted)"
@@ -116,8 +124,6 @@ LAB_CERT=$LAB_DIR/foreign/hosts/b-cert.pem
 LAB_KEY=$LAB_DIR/foreign/hosts/b-key.pem
 impostor "peer of another authority" "$why"
 unset LAB_CA LAB_CRL LAB_CERT LAB_KEY
-check "the failures are counted as the certificate's" \
-    test "$(failures certificate)" -ge $((before + 4))
 check "and told to people" grep -q 'failed .*certificate [1-9]' <(ctl a peers)
 host_config b
 start_proxy b
