@@ -89,6 +89,19 @@ build_zero(struct command *c, const struct iscsi_lun *l,
     c->len = r->same ? info->block_size : r->step;
 }
 
+/* The whole LUN; SBC-4 5.33 and 5.34. */
+static void
+build_sync(struct command *c, bool is16)
+{
+    c->dir = SCSI_XFER_NONE;
+    if (is16) {
+        cdb_blocks16(c, SCSI_OPCODE_SYNCHRONIZECACHE16, 0, 0, 0);
+    } else {
+        c->cdb[0] = SCSI_OPCODE_SYNCHRONIZECACHE10;
+        c->cdb_len = 10;
+    }
+}
+
 static uint64_t
 smaller(uint64_t a, uint64_t b)
 {
@@ -102,12 +115,12 @@ build(struct command *c, const struct iscsi_lun *l, struct iscsi_request *r)
     uint64_t left = r->io.count - r->done;
 
     memset(c, 0, sizeof(*c));
-    r->same = false;
+    r->same = r->sync16 = false;
     r->step = left;
     if (r->syncing) {
         r->step = 0;
-        c->dir = SCSI_XFER_NONE;
-        cdb_blocks16(c, SCSI_OPCODE_SYNCHRONIZECACHE16, 0, 0, 0);
+        r->sync16 = !l->sync16_refused;
+        build_sync(c, r->sync16);
     } else if (r->io.op == LUN_TRIM) {
         r->step = smaller(left, info->unmap_max);
         build_unmap(c, info, r);
@@ -198,8 +211,11 @@ failed(struct iscsi_path *p, struct iscsi_request *r,
     if (r->same && unknown) {
         p->lun->same_refused = true; /* write zeroes instead */
         iscsi_command_start(p, r);
+    } else if (r->sync16 && unknown) {
+        p->lun->sync16_refused = true; /* the shorter one, which is older */
+        iscsi_command_start(p, r);
     } else if (r->syncing && v->error == -EOPNOTSUPP) {
-        advance(p, r); /* no such command: there is no cache (as Linux' sd) */
+        advance(p, r); /* neither of them: there is no cache (as Linux' sd) */
     } else {
         if (v->error != -EBADE)
             log_warning("lun %s: path %s: request at %llu, %llu bytes: %s",

@@ -113,6 +113,7 @@ struct iscsi_request {
     bool in_target;         /* a command left and was not answered */
     bool syncing;           /* that is the SYNCHRONIZE CACHE behind it */
     bool same;              /* that is a WRITE SAME */
+    bool sync16;            /* that is a SYNCHRONIZE CACHE (16) */
     uint64_t done;          /* bytes of it that were answered */
     uint64_t step;          /* bytes of the command in the target */
     uint64_t sent_ms;       /* when that command left */
@@ -270,8 +271,9 @@ struct iscsi_lun {
     char *secret; /* CHAP, or NULL */
     struct iscsi_path paths[LUN_PATH_MAX];
     size_t npaths;
-    void *zeroes;             /* ISCSI_ZERO_MAX bytes, never written */
-    atomic_bool same_refused; /* WRITE SAME is unknown to the target */
+    void *zeroes; /* ISCSI_ZERO_MAX bytes, never written */
+    /* unknown to the target: WRITE SAME, SYNCHRONIZE CACHE (16) */
+    atomic_bool same_refused, sync16_refused;
     pthread_t keeper;
     atomic_int save_error; /* of the last try to save keys; 0: none */
 

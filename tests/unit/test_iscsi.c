@@ -29,6 +29,32 @@ __wrap_sense_judge_status(uint8_t status)
     return (struct sense_verdict){bad_action, -ENOLINK, 0, "as the test says"};
 }
 
+int __real_iscsi_scsi_command_async(struct iscsi_context *ctx, int lun,
+                                    struct scsi_task *task, iscsi_command_cb cb,
+                                    struct iscsi_data *d, void *opaque);
+int __wrap_iscsi_scsi_command_async(struct iscsi_context *ctx, int lun,
+                                    struct scsi_task *task, iscsi_command_cb cb,
+                                    struct iscsi_data *d, void *opaque);
+
+/* To the target these are commands that it has never heard of. */
+static atomic_bool no_sync16, no_sync10;
+static atomic_uint syncs16, syncs10;
+
+int
+__wrap_iscsi_scsi_command_async(struct iscsi_context *ctx, int lun,
+                                struct scsi_task *task, iscsi_command_cb cb,
+                                struct iscsi_data *d, void *opaque)
+{
+    bool is16 = task->cdb[0] == SCSI_OPCODE_SYNCHRONIZECACHE16;
+    bool is10 = task->cdb[0] == SCSI_OPCODE_SYNCHRONIZECACHE10;
+
+    syncs16 += is16;
+    syncs10 += is10;
+    if ((is16 && no_sync16) || (is10 && no_sync10))
+        task->cdb[0] = 0xff;
+    return __real_iscsi_scsi_command_async(ctx, lun, task, cb, d, opaque);
+}
+
 /* ---- plain I/O ---------------------------------------------------------- */
 
 static void
@@ -108,6 +134,30 @@ test_long_zero_and_unaligned_requests(void **state)
     assert_int_equal(run_io(&h, make_io(&h, LUN_READ, 100, 512)), -EINVAL);
     assert_int_equal(run_io(&h, make_io(&h, LUN_WRITE, SAN_SIZE, 512)),
                      -ENOSPC);
+    assert_int_equal(host_down(&h), 0);
+}
+
+/* Where the long SYNCHRONIZE CACHE is unknown the short one may not be: it is
+ * sent, and from then on at once; without both there is no cache. */
+static void
+test_flush_takes_the_command_that_the_target_knows(void **state)
+{
+    struct host h;
+
+    (void)state;
+    host_up(&h, 1, 2);
+    syncs16 = syncs10 = 0;
+    assert_int_equal(run_io(&h, make_io(&h, LUN_FLUSH, 0, 0)), 0);
+    assert_true(syncs16 == 1 && syncs10 == 0);
+    no_sync16 = true;
+    assert_int_equal(run_io(&h, make_io(&h, LUN_FLUSH, 0, 0)), 0);
+    assert_true(syncs16 == 2 && syncs10 == 1);
+    assert_int_equal(run_io(&h, make_io(&h, LUN_FLUSH, 0, 0)), 0);
+    assert_true(syncs16 == 2 && syncs10 == 2);
+    no_sync10 = true;
+    assert_int_equal(run_io(&h, make_io(&h, LUN_FLUSH, 0, 0)), 0);
+    assert_true(syncs16 == 2 && syncs10 == 3);
+    no_sync16 = no_sync10 = false;
     assert_int_equal(host_down(&h), 0);
 }
 
@@ -713,6 +763,7 @@ main(int argc, char **argv)
         iscsi_test(test_write_protection_is_known_once_registered),
         iscsi_test(test_io_matches_a_model),
         iscsi_test(test_long_zero_and_unaligned_requests),
+        iscsi_test(test_flush_takes_the_command_that_the_target_knows),
         iscsi_test(test_stopped_target_fails_all_paths_in_time),
         iscsi_test(test_slow_target_is_not_a_dead_one),
         iscsi_test(test_heal_is_noticed_in_time),
