@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/iscsi_url.h"
+
 /* The letters and digits of ASCII, whatever the locale says. */
 static bool
 is_alnum(char c)
@@ -75,11 +77,19 @@ void
 config_value_device(struct config_draft *d, const struct config_entry *e,
                     const struct config_key *k, void *object)
 {
+    struct iscsi_url_parts parts;
+    char why[256];
+
     if (e->value[0] != '/' && strncmp(e->value, "iscsi://", 8) != 0) {
         config_file_mistake(d->f, e->line,
                             "%s: '%s' is neither /dev/..., /path/to/file nor "
                             "iscsi://PORTAL[,PORTAL...]/IQN/LUN",
                             e->key, e->value);
+        return;
+    }
+    if (e->value[0] != '/' &&
+        iscsi_url_parse(e->value, &parts, why, sizeof why) < 0) {
+        config_file_mistake(d->f, e->line, "%s: %s", e->key, why);
         return;
     }
     keep(d, e, field(k, object));

@@ -30,8 +30,8 @@
 #include <iscsi/scsi-lowlevel.h>
 
 #include "common/clock.h"
+#include "common/iscsi_url.h"
 #include "lun/backend.h"
-#include "lun/iscsi_url.h"
 #include "lun/lun.h"
 #include "lun/sense.h"
 
@@ -269,7 +269,7 @@ struct iscsi_lun {
     const struct lun_options *opt;
     struct iscsi_url_parts url;
     char *secret; /* CHAP, or NULL */
-    struct iscsi_path paths[LUN_PATH_MAX];
+    struct iscsi_path paths[ISCSI_URL_PORTALS_MAX];
     size_t npaths;
     void *zeroes; /* ISCSI_ZERO_MAX bytes, never written */
     /* unknown to the target: WRITE SAME, SYNCHRONIZE CACHE (16) */

@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "lun/iscsi_url.h"
+#include "common/iscsi_url.h"
 
 #define IQN "iqn.2024-01.org.example:disk0"
 
@@ -107,7 +107,7 @@ test_url_too_many_portals_are_refused(void **state)
     size_t len = strlen(text);
 
     (void)state;
-    for (int i = 2; i <= LUN_PATH_MAX + 1; i++)
+    for (int i = 2; i <= ISCSI_URL_PORTALS_MAX + 1; i++)
         len +=
             (size_t)snprintf(text + len, sizeof(text) - len, ",10.0.0.%d", i);
     snprintf(text + len, sizeof(text) - len, "/" IQN "/1");

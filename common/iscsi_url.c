@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Parser of the iscsi:// device string. */
-#include "lun/iscsi_url.h"
+#include "common/iscsi_url.h"
 
 #include <arpa/inet.h>
 #include <ctype.h>
@@ -111,8 +111,9 @@ parse_portals(const char *s, size_t len, struct iscsi_url_parts *parts,
         size_t n = (size_t)((comma ? comma : end) - s);
         char *portal = parts->portals[parts->nportals];
 
-        if (parts->nportals == LUN_PATH_MAX)
-            return fail(err, errlen, "more than %d portals", LUN_PATH_MAX);
+        if (parts->nportals == ISCSI_URL_PORTALS_MAX)
+            return fail(err, errlen, "more than %d portals",
+                        ISCSI_URL_PORTALS_MAX);
         if (parse_portal(s, n, portal) < 0)
             return fail(err, errlen,
                         "portal '%.*s' is not ADDRESS[:PORT] or "
