@@ -31,6 +31,7 @@ struct conn {
     struct server *server;
     uint64_t id;
     char ip[64];      /* of the peer */
+    bool from_host;   /* ip is an address of a configured host */
     char address[80]; /* with its port */
     char name[32];    /* "conn 12", for log lines */
     int wake_fd;      /* eventfd */

@@ -7,6 +7,7 @@
  */
 #include "proxy/server.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -114,28 +115,65 @@ server_share(struct server *s, const char *name)
 
 /* ---- connections ------------------------------------------------------- */
 
-int
-server_add(struct server *s, struct conn *c, const char **why)
+/* Addresses in the configuration are as they were written. */
+static bool
+same_address(const char *a, const char *b)
 {
-    unsigned strangers = 0, near = 0;
-    int rc = 0;
+    struct in6_addr x, y;
 
-    pthread_mutex_lock(&s->lock);
+    if (inet_pton(AF_INET6, a, &x) == 1 && inet_pton(AF_INET6, b, &y) == 1)
+        return memcmp(&x, &y, sizeof x) == 0;
+    return strcmp(a, b) == 0;
+}
+
+static bool
+is_from_host(const struct config *c, const char *ip)
+{
+    for (size_t i = 0; i < c->nhosts; i++)
+        for (size_t j = 0; j < c->hosts[i].naddresses; j++)
+            if (same_address(c->hosts[i].addresses[j], ip))
+                return true;
+    return false;
+}
+
+/* Why c may not begin its handshake now; NULL: it may. */
+static const char *
+no_room_locked(const struct server *s, const struct conn *c)
+{
+    unsigned most = s->max_conns / 2, strangers = 0, near = 0, outside = 0;
+
+    if (most > SERVER_STRANGERS_MAX)
+        most = SERVER_STRANGERS_MAX;
     for (const struct conn *o = s->conns; o; o = o->next) {
         if (o->peer)
             continue;
         strangers++;
         near += strcmp(o->ip, c->ip) == 0;
+        outside += !o->from_host;
     }
     if (s->stopping)
-        *why = "stopping", rc = -EBUSY;
-    else if (s->nconns >= s->max_conns)
-        *why = "too many connections", rc = -EBUSY;
-    else if (strangers >= SERVER_STRANGERS_MAX)
-        *why = "too many connections in their handshake", rc = -EBUSY;
-    else if (near >= SERVER_STRANGERS_ADDRESS_MAX)
-        *why = "too many connections in their handshake from this address",
-        rc = -EBUSY;
+        return "stopping";
+    if (s->nconns >= s->max_conns)
+        return "too many connections";
+    if (strangers >= most)
+        return "too many connections in their handshake";
+    if (near >= SERVER_STRANGERS_ADDRESS_MAX)
+        return "too many connections in their handshake from this address";
+    if (!c->from_host && outside >= most / 2)
+        return "too many connections in their handshake from addresses of no "
+               "configured host";
+    return NULL;
+}
+
+int
+server_add(struct server *s, struct conn *c, const char **why)
+{
+    int rc;
+
+    c->from_host = is_from_host(s->config, c->ip);
+    pthread_mutex_lock(&s->lock);
+    *why = no_room_locked(s, c);
+    rc = *why ? -EBUSY : 0;
     if (!rc) {
         c->id = ++s->last_id;
         snprintf(c->name, sizeof c->name, "conn %llu",

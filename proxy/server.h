@@ -18,7 +18,9 @@
 struct conn;
 
 /* A certificate is checked for each of them: enough for the peers of a whole
- * cluster that all come back at once, too few to use up the descriptors. */
+ * cluster that all come back at once, too few to use up the descriptors.  No
+ * more than half of all connections are strangers', and half of these places
+ * are kept for those who come from an address of a configured host. */
 #define SERVER_STRANGERS_MAX         512 /* not yet known by certificate */
 #define SERVER_STRANGERS_ADDRESS_MAX 256 /* of these, from one address */
 #define SERVER_HOST_MAX              1024
@@ -80,6 +82,9 @@ int server_drain(struct server *s, const char *name, bool on);
 void server_reload(struct server *s);
 
 /* server_add - a stranger's connection begins; gives it its id.
+ *
+ * Those who connect from anywhere leave room for those who connect from an
+ * address of a configured host.
  *
  * errors:  -EBUSY and *why
  */
