@@ -35,7 +35,19 @@ failed(char *err, size_t errlen, const char *what, const char *file)
     return false;
 }
 
-/* All lists of the file; without one, nobody could be let in. */
+/* Was the end of the file what ended the reading, and not a list that is cut
+ * off?  PEM_read tells that there is no more by an error. */
+static bool
+at_end(void)
+{
+    unsigned long code = ERR_peek_last_error();
+
+    return ERR_GET_LIB(code) == ERR_LIB_PEM &&
+           ERR_GET_REASON(code) == PEM_R_NO_START_LINE;
+}
+
+/* All lists of the file; without one, nobody could be let in, and without the
+ * last, perhaps somebody who was revoked. */
 static bool
 load_crl(SSL_CTX *ctx, const char *file, char *err, size_t errlen)
 {
@@ -53,9 +65,9 @@ load_crl(SSL_CTX *ctx, const char *file, char *err, size_t errlen)
         lists++;
     }
     BIO_free(bio);
-    if (!ok || lists == 0)
+    if (!ok || lists == 0 || !at_end())
         return failed(err, errlen, "crl", file);
-    ERR_clear_error(); /* the end of the file is an error to PEM_read */
+    ERR_clear_error();
     return X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK) == 1;
 }
 

@@ -105,6 +105,16 @@ check_fails "--check: a key that is another's" "key " \
     "$BUILD/detour-proxy" --check --config "$LAB_DIR/wrong.conf"
 check_fails "a start with it" "key " \
     "$BUILD/detour-proxy" --config "$LAB_DIR/wrong.conf"
+{
+    cat "$LAB_DIR/pki/ca-crl.pem"
+    head -n 3 "$LAB_DIR/pki/ca-crl.pem"
+} >"$LAB_DIR/cut-crl.pem"
+sed "s,^crl = .*,crl = $LAB_DIR/cut-crl.pem," "$CONF" >"$LAB_DIR/wrong.conf"
+check_fails "--check: a second revocation list that is cut off" "crl .*bad end line" \
+    "$BUILD/detour-proxy" --check --config "$LAB_DIR/wrong.conf"
+cat "$LAB_DIR"/pki/ca-crl.pem{,} >"$LAB_DIR/cut-crl.pem"
+check "--check: two whole ones" \
+    "$BUILD/detour-proxy" --check --config "$LAB_DIR/wrong.conf"
 
 start_proxy a
 check "it serves" within 5000 state_is disk serving
