@@ -80,10 +80,13 @@ server_create(const struct config *c)
     s->refusals = (struct limit){.burst = 20, .every_ms = 1000};
     pthread_mutex_init(&s->lock, NULL);
     wait_cond_init(&s->gone);
+    s->held = calloc(c->nhosts, sizeof *s->held);
+    if (!s->held)
+        log_error("out of memory");
     s->tls = tls_create(c, err, sizeof err);
     if (!s->tls)
         log_error("%s", err);
-    if (!s->tls || !create_shares(s)) {
+    if (!s->held || !s->tls || !create_shares(s)) {
         server_destroy(s, 0);
         return NULL;
     }
@@ -99,6 +102,7 @@ server_destroy(struct server *s, uint64_t deadline_ms)
         share_destroy(s->shares[i], deadline_ms);
     free(s->shares);
     tls_destroy(s->tls);
+    free(s->held);
     pthread_cond_destroy(&s->gone);
     pthread_mutex_destroy(&s->lock);
     free(s);

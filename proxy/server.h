@@ -36,7 +36,8 @@ struct server {
     size_t nshares;
     uint64_t started_ms;
     unsigned max_conns;
-    _Atomic uint64_t refused;    /* connections and requests for a LUN */
+    _Atomic uint64_t *held;   /* bytes of payload, by host, as config->hosts */
+    _Atomic uint64_t refused; /* connections and requests for a LUN */
     _Atomic uint64_t tls_errors; /* of these, for TLS or a certificate */
 
     pthread_mutex_t lock;

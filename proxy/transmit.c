@@ -176,6 +176,7 @@ fini(struct transmit *t)
         if (!t->jobs[i].running)
             lun_io_put(t->jobs[i].io);
         lun_io_put(t->jobs[i].doubted);
+        transmit_job_discharge(t, &t->jobs[i]);
         free(t->jobs[i].status);
     }
     lun_queue_destroy(t->queue);

@@ -25,8 +25,10 @@ struct transmit_options {
     struct lun_tally *tally;
     struct session_member *member; /* whose counters are kept */
     unsigned max_requests;         /* under way on this connection */
-    const void *early;             /* bytes that were read ahead */
-    size_t early_len;              /* at most TRANSMIT_EARLY_MAX */
+    /* Bytes of payload that all connections of the peer's host hold. */
+    _Atomic uint64_t *host_held;
+    const void *early; /* bytes that were read ahead */
+    size_t early_len;  /* at most TRANSMIT_EARLY_MAX */
     /* A request failed with -errno of class PATH or FENCED. */
     void (*path_error)(void *opaque, int error);
     void *opaque;

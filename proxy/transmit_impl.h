@@ -30,6 +30,7 @@ struct job {
     struct extents_job *status;
     uint64_t sent_ms; /* to the LUN; valid while running */
     uint32_t done;    /* bytes, of a range that goes in parts */
+    uint32_t charged; /* bytes of the host's that are its own */
     bool running;
     struct job *next, *prev; /* of running; next also of free and answered */
     struct transmit *transmit;
@@ -82,6 +83,14 @@ uint32_t transmit_payload(const struct request *r);
  * owns:    t; it is free again when its answer has gone to the stream
  */
 struct job *transmit_job_take(struct transmit *t, const struct request *r);
+
+/* transmit_job_charge - j's payload counts as its host's from now on.
+ *
+ * returns: what all of its connections hold now */
+uint64_t transmit_job_charge(struct transmit *t, struct job *j);
+
+/* transmit_job_discharge - it does not any more; more than once is fine. */
+void transmit_job_discharge(struct transmit *t, struct job *j);
 
 /* transmit_job_answer - 0 or -errno to the client.
  *

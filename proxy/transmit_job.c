@@ -24,10 +24,26 @@ transmit_job_take(struct transmit *t, const struct request *r)
     return j;
 }
 
+uint64_t
+transmit_job_charge(struct transmit *t, struct job *j)
+{
+    j->charged = transmit_payload(&j->r);
+    return atomic_fetch_add(t->opt->host_held, j->charged) + j->charged;
+}
+
+void
+transmit_job_discharge(struct transmit *t, struct job *j)
+{
+    if (j->charged > 0)
+        atomic_fetch_sub(t->opt->host_held, j->charged);
+    j->charged = 0;
+}
+
 static void
 job_free(struct transmit *t, struct job *j)
 {
     lun_io_put(j->io);
+    transmit_job_discharge(t, j);
     free(j->status);
     t->busy--;
     t->held -= transmit_payload(&j->r);

@@ -9,6 +9,12 @@
 
 /* Payloads of one connection, besides one request more. */
 #define HELD_MAX (32u << 20)
+/* Payloads of all connections of one host: with more than this each of them
+ * has one request at a time, and one that would need more than the other ends.
+ * A host may have a thousand connections; what they could hold together is
+ * memory that our VMs would miss. */
+#define HOST_HELD_MAX (256u << 20)
+#define HOST_HELD_END (1024u << 20)
 /* Reads of the stream before replies get their turn. */
 #define READS_IN_A_ROW 64
 
@@ -47,8 +53,15 @@ begin_io(struct transmit *t, struct job *j)
         [NBD_CMD_WRITE_ZEROES] = LUN_ZERO,
     };
     bool change = j->r.type != NBD_CMD_READ && j->r.type != NBD_CMD_FLUSH;
-    struct lun_io *io = lun_io_get(t->queue, transmit_payload(&j->r));
+    struct lun_io *io;
 
+    if (transmit_job_charge(t, j) > HOST_HELD_END) {
+        transmit_stop(t, TRANSMIT_RESOURCE,
+                      "its host has more than %u MiB under way",
+                      HOST_HELD_END >> 20);
+        return;
+    }
+    io = lun_io_get(t->queue, transmit_payload(&j->r));
     if (!io) {
         refuse(t, j, -ENOMEM);
         return;
@@ -124,11 +137,13 @@ skip(struct transmit *t, size_t n)
     t->skipping = NULL;
 }
 
-/* May another request be taken on? */
+/* May another request be taken on?  That its host holds much stops only who
+ * has an answer to wait for: that one wakes it, and nobody else does. */
 static bool
 has_room(const struct transmit *t)
 {
-    return t->free && t->held < HELD_MAX;
+    return t->free && t->held < HELD_MAX &&
+           (t->held == 0 || atomic_load(t->opt->host_held) < HOST_HELD_MAX);
 }
 
 bool

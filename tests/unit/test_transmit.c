@@ -137,6 +137,45 @@ test_transmit_takes_no_more_than_it_may(void **state)
 }
 
 static void
+test_transmit_one_request_when_its_host_holds_much(void **state)
+{
+    struct bench *b = *state;
+    char data[512];
+
+    b->held_by_others = 256u << 20;
+    for (unsigned i = 0; i < 3; i++)
+        ask(b, NBD_CMD_READ, 0, i, i * 512ull, 512);
+    begin(b);
+    for (unsigned i = 0; i < 3; i++) {
+        await_submitted(i + 1);
+        finish(i * 512ull, 0);
+        expect(b, i, 0);
+        receive(b, data, sizeof data);
+    }
+    assert_int_equal(fake.most, 1);
+    ask(b, NBD_CMD_DISC, 0, 0, 0, 0);
+    assert_int_equal(ended(b), TRANSMIT_DISC);
+}
+
+static void
+test_transmit_ends_when_its_host_holds_too_much(void **state)
+{
+    struct bench *b = *state;
+
+    b->held_by_others = 1u << 30;
+    begin(b);
+    ask(b, NBD_CMD_FLUSH, 0, 1, 0, 0);
+    await_submitted(1);
+    finish(0, 0);
+    expect(b, 1, 0);
+    ask(b, NBD_CMD_WRITE, 0, 2, 0, 512);
+    expect_closed(b);
+    assert_int_equal(ended(b), TRANSMIT_RESOURCE);
+    assert_string_equal(b->why, "its host has more than 1024 MiB under way");
+    assert_int_equal(fake.submitted, 1);
+}
+
+static void
 test_transmit_block_status_in_chunks(void **state)
 {
     struct bench *b = *state;
@@ -225,6 +264,8 @@ main(void)
         TEST(test_transmit_answers_as_requests_finish),
         TEST(test_transmit_long_trim_goes_in_parts),
         TEST(test_transmit_takes_no_more_than_it_may),
+        TEST(test_transmit_one_request_when_its_host_holds_much),
+        TEST(test_transmit_ends_when_its_host_holds_too_much),
         TEST(test_transmit_block_status_in_chunks),
         TEST(test_transmit_requests_byte_by_byte),
         TEST(test_transmit_early_bytes_are_used),

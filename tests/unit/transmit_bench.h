@@ -244,6 +244,8 @@ struct bench {
     int wake_fd;
     _Atomic int order;
     struct session_member member;
+    _Atomic uint64_t host_held;
+    uint64_t held_by_others; /* of host_held, on other connections */
     struct transmit_options opt;
     struct extents *extents;
     pthread_t thread;
@@ -302,6 +304,7 @@ setup(void **state)
         .registration_no = 3,
         .member = &b->member,
         .max_requests = REQUESTS,
+        .host_held = &b->host_held,
         .path_error = note_path_error,
         .opaque = b,
     };
@@ -312,6 +315,7 @@ setup(void **state)
 static inline void
 begin(struct bench *b)
 {
+    atomic_store(&b->host_held, b->held_by_others);
     assert_int_equal(pthread_create(&b->thread, NULL, run, b), 0);
 }
 
@@ -324,6 +328,7 @@ ended(struct bench *b)
     assert_int_equal(fake.got, 0);
     assert_int_equal(atomic_load(&b->member.inflight), 0);
     assert_int_equal(atomic_load(&b->member.oldest_ms), 0);
+    assert_int_equal(atomic_load(&b->host_held), b->held_by_others);
     return b->end;
 }
 
