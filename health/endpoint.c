@@ -20,6 +20,7 @@
 #include "health/page.h"
 
 #define CLIENTS        64u /* at once, for each address */
+#define CLIENTS_PER_IP 16u /* or one machine could keep all others waiting */
 #define CLIENT_MS      10000
 #define CLIENT_MEMORY  (32 * 1024)
 #define JSON_AS_SERVED (JSON_COMPACT | JSON_REAL_PRECISION(12))
@@ -275,6 +276,7 @@ start_servers(struct endpoint *e, int *fds, size_t n)
     };
     const struct http_options opt = {
         .clients = CLIENTS,
+        .per_ip = CLIENTS_PER_IP,
         .client_ms = CLIENT_MS,
         .memory = CLIENT_MEMORY,
         .tls = e->cert.data ? &tls : NULL,

@@ -164,6 +164,7 @@ make_daemon(struct http *h, int fd)
         MHD_USE_EPOLL | (tls ? MHD_USE_TLS : 0u), 0, NULL, NULL, h->opt.handle,
         h->opt.opaque, MHD_OPTION_LISTEN_SOCKET, fd,
         MHD_OPTION_CONNECTION_LIMIT, h->opt.clients,
+        MHD_OPTION_PER_IP_CONNECTION_LIMIT, h->opt.per_ip,
         MHD_OPTION_CONNECTION_MEMORY_LIMIT, h->opt.memory,
         MHD_OPTION_NOTIFY_CONNECTION, on_connection, h,
         MHD_OPTION_NOTIFY_COMPLETED, h->opt.completed, h->opt.opaque,

@@ -19,6 +19,8 @@ struct http_tls {
 
 struct http_options {
     unsigned clients;   /* at once; others wait in the socket's backlog */
+    unsigned per_ip;    /* of these, from one address; others are closed at
+                           once; 0: as many as there are */
     unsigned client_ms; /* a connection lives no longer than this, whatever
                            the client does: libmicrohttpd's own timeout begins
                            anew with each byte */

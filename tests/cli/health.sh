@@ -151,16 +151,35 @@ garbage() {
     get h1 /health
 }
 check "garbage does no harm" garbage
-for _ in {1..80}; do
-    exec {fd}<>"/dev/tcp/$net.2/$port" 2>/dev/null || break
-    idle+=("$fd")
-done
-if get h2 /status; then
-    pass "80 idle connections are cut when their time is over"
-else
-    fail "80 idle connections are cut when their time is over"
-fi
-for fd in "${idle[@]}"; do exec {fd}>&-; done
+# idle_from N ADDRESS... - N silent connections to h2 from each of them.
+idle_from() {
+    rm -f "$dir/idle"
+    python3 - "$net.2" "$port" "$@" >"$dir/idle" <<'END' &
+import signal
+import socket
+import sys
+to = (sys.argv[1], int(sys.argv[2]))
+held = [socket.create_connection(to, 5, (address, 0))
+        for address in sys.argv[4:] for _ in range(int(sys.argv[3]))]
+print("open", flush=True)
+signal.pause()
+END
+    PIDS[h2/idle]=$!
+    check "$1 idle connections from each of ${*:2}" within 10000 \
+        grep -qs open "$dir/idle"
+}
+idle_from 80 "$net.9"
+within 15000 get h2 /status # not by check: it would keep $took
+at_most "another address is answered without a wait" "$took" 2000
+check_fails "but that one has no more connections" . \
+    curl --silent --show-error --interface "$net.9" "$(url h2 /status)"
+check "until their time is over" within 15000 \
+    get h2 /status --interface "$net.9"
+kill_it h2 idle
+idle_from 16 "$net".{11..15}
+check "80 idle connections are cut when their time is over" within 15000 \
+    get h2 /status
+kill_it h2 idle
 
 # ---- something is wrong ------------------------------------------------------
 
