@@ -55,12 +55,13 @@ static void
 add_work(void *opaque, const struct session_client *c,
          const struct session_work *w)
 {
+    json_t *client = c->client[0] ? report_text(c->client) : json_null();
+
     json_array_append_new(
-        opaque, json_pack("{s:s, s:s?, s:I, s:I, s:I}", "host", c->host,
-                          "client", c->client[0] ? c->client : NULL, "requests",
-                          (json_int_t)w->requests, "bytes_read",
-                          (json_int_t)w->bytes_read, "bytes_written",
-                          (json_int_t)w->bytes_written));
+        opaque, json_pack("{s:s, s:o, s:I, s:I, s:I}", "host", c->host,
+                          "client", client, "requests", (json_int_t)w->requests,
+                          "bytes_read", (json_int_t)w->bytes_read,
+                          "bytes_written", (json_int_t)w->bytes_written));
 }
 
 static json_t *

@@ -245,6 +245,8 @@ before=$(descriptors)
 hold "$LAB_DIR/latin" b "disk?client=%FFd%C3%A9&generation=1"
 is "and one whose name is not UTF-8" "$(field proxy-a '.luns[]
     | select(.lun == "disk") | [.sessions[].client] | sort | join(" ")')" "?d?? d"
+is "and what that one did" "$(field proxy-a '.luns[]
+    | select(.lun == "disk") | .clients[] | select(.client == "?d??") | .host')" b
 at_most "the descriptors of a connection" $(($(descriptors) - before)) \
     "$(sed -n 's/#define SERVER_FDS_PER_CONN //p' "$LAB_TOP/proxy/server.h")" \
     descriptors
