@@ -33,7 +33,7 @@ struct link_wait {
     struct link *link;
     uint64_t since_ms;
     struct link_command *command;
-    uint64_t seen;      /* bytes of a READ that have come */
+    uint64_t seen;      /* bytes of a READ that have come, in order */
     int error;          /* as libnbd gives it, positive; valid after done */
     atomic_bool issued; /* libnbd's call that took it has returned */
     bool retired;       /* libnbd has forgotten it; valid after done */

@@ -39,6 +39,9 @@ ended(void *opaque, int *error)
     return retired;
 }
 
+/* Only what goes on where the last part ended counts: of parts that lie one
+ * over the other the sum tells nothing, and what none of them filled in is
+ * memory of ours that a VM would read. */
 static int
 read_chunk(void *opaque, const void *data, size_t count, uint64_t offset,
            unsigned status, int *error)
@@ -46,9 +49,8 @@ read_chunk(void *opaque, const void *data, size_t count, uint64_t offset,
     struct link_wait *w = opaque;
 
     (void)data;
-    (void)offset;
     (void)error;
-    if (status != LIBNBD_READ_ERROR)
+    if (status != LIBNBD_READ_ERROR && offset == w->command->offset + w->seen)
         w->seen += count;
     return 0;
 }

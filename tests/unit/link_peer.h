@@ -63,6 +63,8 @@ enum peer_manner {
     PEER_CLOSES,  /* instead of an answer */
     PEER_DEAF,    /* commands: does not even read */
     PEER_CHEATS,  /* commands: READ brings half, EXTENTS no length */
+    PEER_REPEATS, /* commands: READ brings its first half twice */
+    PEER_HALVES,  /* commands: READ brings both, one after the other */
     PEER_TICKETS, /* commands: each answer takes one of tickets */
     PEER_BABBLES, /* commands: what it answers is no NBD */
 };
@@ -209,19 +211,40 @@ struct __attribute__((packed)) peer_request {
 };
 
 static bool
-put_chunk(int fd, const struct peer_request *r, uint16_t type, const void *head,
-          size_t headlen, const void *data, size_t len)
+put_part(int fd, const struct peer_request *r, uint16_t flags, uint16_t type,
+         const void *head, size_t headlen, const void *data, size_t len)
 {
     struct __attribute__((packed)) {
         uint32_t magic;
         uint16_t flags, type;
         uint64_t handle;
         uint32_t len;
-    } h = {htobe32(0x668e33ef), htobe16(1), htobe16(type), r->handle,
+    } h = {htobe32(0x668e33ef), htobe16(flags), htobe16(type), r->handle,
            htobe32((uint32_t)(headlen + len))};
 
     return put(fd, &h, sizeof h) && put(fd, head, headlen) &&
            put(fd, data, len);
+}
+
+static bool
+put_chunk(int fd, const struct peer_request *r, uint16_t type, const void *head,
+          size_t headlen, const void *data, size_t len)
+{
+    return put_part(fd, r, 1, type, head, headlen, data, len);
+}
+
+/* The first half of a READ, and then the second, or the first again. */
+static bool
+put_halves(struct peer *p, int fd, const struct peer_request *r,
+           uint64_t offset, uint32_t half)
+{
+    uint64_t second = p->on_command == PEER_HALVES ? offset + half : offset;
+    uint64_t where[2] = {htobe64(offset), htobe64(second)};
+
+    return put_part(fd, r, 0, 1, &where[0], sizeof where[0], p->store + offset,
+                    half) &&
+           put_chunk(fd, r, 1, &where[1], sizeof where[1], p->store + second,
+                     half);
 }
 
 static bool
@@ -242,6 +265,8 @@ answer_command(struct peer *p, int fd, const struct peer_request *r,
         count /= 2, extents[1] = 0;
     switch (be16toh(r->type)) {
     case 0:
+        if (p->on_command == PEER_REPEATS || p->on_command == PEER_HALVES)
+            return put_halves(p, fd, r, offset, count / 2);
         return put_chunk(fd, r, 1, &where, sizeof where, p->store + offset,
                          count);
     case 7:

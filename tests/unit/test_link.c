@@ -463,6 +463,21 @@ test_link_read_that_brings_too_little_fails(void **state)
 }
 
 static void
+test_link_read_in_parts_must_be_whole(void **state)
+{
+    struct fixture *f = *state;
+    char data[4096];
+
+    memset(f->peer->store + 8192, 0x5a, sizeof data);
+    f->peer->on_command = PEER_HALVES;
+    f->link = live_link(&f->opt);
+    assert_int_equal(run_one(f, LINK_READ, 0, data, 8192, 4096), 0);
+    assert_memory_equal(data, f->peer->store + 8192, sizeof data);
+    f->peer->on_command = PEER_REPEATS;
+    assert_int_equal(run_one(f, LINK_READ, 0, data, 8192, 4096), -EIO);
+}
+
+static void
 test_link_impossible_request_is_not_sent(void **state)
 {
     struct fixture *f = *state;
@@ -548,6 +563,7 @@ main(void)
         LINK_TEST(test_link_extents_without_length_are_data),
         LINK_TEST(test_link_peers_errors_are_passed_on),
         LINK_TEST(test_link_read_that_brings_too_little_fails),
+        LINK_TEST(test_link_read_in_parts_must_be_whole),
         LINK_TEST(test_link_impossible_request_is_not_sent),
         LINK_TEST(test_link_command_before_live_is_not_sent),
         LINK_TEST(test_link_oldest_is_the_first_unanswered),
