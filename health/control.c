@@ -95,19 +95,40 @@ in_group(int fd, const struct ucred *cred, gid_t group)
 }
 
 static bool
+get_peer(int fd, struct ucred *cred)
+{
+    socklen_t len = sizeof *cred;
+
+    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, cred, &len) == 0;
+}
+
+static bool
+may_command(const struct ucred *cred)
+{
+    return cred->uid == 0 || cred->uid == geteuid();
+}
+
+static bool
 peer_allowed(struct control *c, struct MHD_Connection *conn, const char *method)
 {
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(conn, MHD_CONNECTION_INFO_CONNECTION_FD);
     struct ucred cred;
-    socklen_t len = sizeof cred;
 
-    return info &&
-           getsockopt(info->connect_fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) ==
-               0 &&
-           (cred.uid == 0 || cred.uid == geteuid() ||
+    return info && get_peer(info->connect_fd, &cred) &&
+           (may_command(&cred) ||
             (strcmp(method, "GET") == 0 &&
              in_group(info->connect_fd, &cred, atomic_load(&c->readers))));
+}
+
+/* Who may only read must not keep orders waiting. */
+static bool
+is_guest(void *opaque, int fd)
+{
+    struct ucred cred;
+
+    (void)opaque;
+    return !get_peer(fd, &cred) || !may_command(&cred);
 }
 
 static bool
@@ -157,10 +178,8 @@ remember_caller(struct MHD_Connection *conn)
 {
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(conn, MHD_CONNECTION_INFO_CONNECTION_FD);
-    socklen_t len = sizeof caller;
 
-    if (!info || getsockopt(info->connect_fd, SOL_SOCKET, SO_PEERCRED, &caller,
-                            &len) < 0)
+    if (!info || !get_peer(info->connect_fd, &caller))
         caller = (struct ucred){.uid = (uid_t)-1};
 }
 
@@ -230,6 +249,7 @@ control_start(const char *socket_path, control_handler handler, void *opaque)
         .clients = CLIENTS,
         .client_ms = CLIENT_MS,
         .memory = BODY_MAX,
+        .is_guest = is_guest,
         .handle = on_request,
         .completed = on_completed,
         .opaque = c,

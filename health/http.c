@@ -23,7 +23,7 @@ struct client {
     TAILQ_ENTRY(client) link;
     int fd; /* MHD's; valid until MHD_CONNECTION_NOTIFY_CLOSED */
     uint64_t deadline_ms;
-    bool cut;
+    bool guest, cut;
 };
 
 TAILQ_HEAD(client_list, client);
@@ -38,6 +38,7 @@ struct http {
 
     /* http's thread only: by age, so the first is the next to be cut */
     struct client_list clients;
+    unsigned guests;
     bool freed; /* a connection ended since this was last set to false */
 };
 
@@ -48,24 +49,25 @@ add_client(struct http *h, struct MHD_Connection *conn, void **slot)
 {
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(conn, MHD_CONNECTION_INFO_CONNECTION_FD);
-    struct client *k = calloc(1, sizeof *k);
+    struct client *k;
+    bool guest;
 
-    *slot = k;
+    *slot = NULL;
     if (!info)
-        goto free;
+        return;
+    guest = h->opt.is_guest && h->opt.is_guest(h->opt.opaque, info->connect_fd);
+    k = guest && h->guests >= h->opt.clients / 2 ? NULL : calloc(1, sizeof *k);
     if (!k) {
-        /* without a place to keep its deadline it may not stay */
+        /* without a place to keep its deadline it may not stay either */
         shutdown(info->connect_fd, SHUT_RDWR);
         return;
     }
     k->fd = info->connect_fd;
     k->deadline_ms = clock_ms() + h->opt.client_ms;
+    k->guest = guest;
+    h->guests += guest;
     TAILQ_INSERT_TAIL(&h->clients, k, link);
-    return;
-
-free:
-    free(k);
-    *slot = NULL;
+    *slot = k;
 }
 
 static void
@@ -84,6 +86,7 @@ on_connection(void *cls, struct MHD_Connection *conn, void **slot,
         return;
     if (!k->cut)
         TAILQ_REMOVE(&h->clients, k, link);
+    h->guests -= k->guest;
     free(k);
     *slot = NULL;
 }

@@ -5,6 +5,7 @@
 #define DETOUR_HEALTH_HTTP_H
 
 #include <microhttpd.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 struct http;
@@ -25,6 +26,10 @@ struct http_options {
                            the client does: libmicrohttpd's own timeout begins
                            anew with each byte */
     size_t memory;      /* for each connection */
+    /* Is it one of those who may have half of the places, so that the others
+     * need not wait for them?  Beyond that they are closed at once.  From
+     * http's thread; NULL: nobody is. */
+    bool (*is_guest)(void *opaque, int fd);
     const struct http_tls *tls; /* NULL: none */
 
     /* libmicrohttpd's, called from http's thread; answers must carry

@@ -344,6 +344,39 @@ test_control_lets_a_group_read_and_not_command(void **state)
 }
 
 static void
+test_control_readers_keep_no_order_waiting(void **state)
+{
+    char buf[512];
+    int fd[40];
+
+    (void)state;
+    atomic_store(&peer_uid, 12345);
+    for (int i = 0; i < 40; i++)
+        fd[i] = dial();
+    /* closed: all of them have been accepted */
+    assert_true(listen_to_the_end(fd[39], buf, sizeof buf) >= 0);
+    atomic_store(&peer_uid, geteuid());
+    assert_still_answers();
+    for (int i = 0; i < 40; i++)
+        close(fd[i]);
+    assert_still_answers();
+}
+
+static void
+test_control_readers_come_again(void **state)
+{
+    struct group *g = getgrgid(getegid());
+
+    (void)state;
+    assert_non_null(g);
+    control_let_read(t.c, g->gr_name);
+    atomic_store(&peer_uid, 12345);
+    atomic_store(&peer_gid, getegid());
+    for (int i = 0; i < 100; i++)
+        assert_int_equal(ask("GET", "/echo", "", 0, NULL), 200);
+}
+
+static void
 test_control_of_a_group_that_is_not_there_stays_closed(void **state)
 {
     struct stat st;
@@ -723,6 +756,8 @@ main(void)
         TEST(test_control_refuses_other_methods),
         TEST(test_control_refuses_other_users),
         TEST(test_control_lets_a_group_read_and_not_command),
+        TEST(test_control_readers_keep_no_order_waiting),
+        TEST(test_control_readers_come_again),
         TEST(test_control_of_a_group_that_is_not_there_stays_closed),
         TEST(test_control_takes_64_KiB_and_refuses_more),
         TEST(test_control_cuts_a_body_that_does_not_tell_its_length),
