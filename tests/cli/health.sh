@@ -299,6 +299,41 @@ in_time "a host that is not heard is unknown" 9000 h1 /cluster '
 check "with the age of its last word" holds '.hosts[1].age_s > 0'
 in_time "this does not change this host" 2000 h1 /health '.status == "pass"'
 
+# The unit gives detour-health 256 MiB.
+python3 - "$net.2" "$port" >"$dir/liar" <<'END' &
+import http.server
+import sys
+said = b'{"cluster":"lab","host":"h2","luns":[' + b"{}," * 1390000 + b"{}]}"
+class Liar(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(said)))
+        self.end_headers()
+        self.wfile.write(said)
+        print("said", flush=True)
+    def log_message(self, *_):
+        pass
+class Server(http.server.HTTPServer):
+    allow_reuse_address = True
+Server((sys.argv[1], int(sys.argv[2])), Liar).serve_forever()
+END
+PIDS[h2/liar]=$!
+heard_twice() {
+    [[ $(grep -c said "$dir/liar") -ge 2 ]]
+}
+check "somebody at its address says too much" within 20000 heard_twice
+most_kb() {
+    sed -n 's/^VmHWM:[[:space:]]*\([0-9]*\) kB/\1/p' "/proc/${PIDS[h1/health]}/status"
+}
+if [[ ${SANITIZE-} ]]; then # has memory of its own
+    pass "this does not take the memory # SKIP with a sanitizer"
+else
+    at_most "this does not take the memory" "$(most_kb)" 100000 kB
+fi
+get h1 /cluster
+check "nor is it believed" holds '.hosts[1].status == "unknown"'
+kill_it h2 liar
+
 # ---- TLS ---------------------------------------------------------------------
 
 stop h1 health
