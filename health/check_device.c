@@ -29,6 +29,7 @@ struct found {
     char name[SYSFS_NAME_MAX], holder[SYSFS_NAME_MAX], id[LUN_ID_MAX];
     uint64_t size;
     int pr_error;
+    size_t paths;    /* 0: none below it */
     bool wrong_type; /* reserved, in a way that is not ours */
     uint64_t foreign_key;
 };
@@ -58,7 +59,7 @@ look_for_map(struct found *d)
     for (unsigned i = 0; i < 64; i++) {
         snprintf(maps[i], sizeof maps[i], "dm-%u", i);
         n = sysfs_slaves(maps[i], slaves, LUN_PATH_MAX);
-        for (size_t j = 0; j < n; j++)
+        for (size_t j = 0; j < n && j < LUN_PATH_MAX; j++)
             if (strcmp(slaves[j], d->name) == 0)
                 memcpy(d->holder, maps[i], sizeof d->holder);
     }
@@ -97,6 +98,7 @@ look(int to, const struct config_lun *l, unsigned cluster)
         d.file = device->file;
         d.multipath = device->multipath;
         d.size = device->size;
+        d.paths = device_count_paths(device);
         memcpy(d.name, device->name, sizeof d.name);
         memcpy(d.id, device->id, sizeof d.id);
         if (!d.file && !d.multipath)
@@ -213,6 +215,12 @@ judge_device(struct check *k, struct check_lun *lun, const struct found *d)
         check_add(k, CHECK_PROBLEM, l->name, "name the map as device",
                   "%s is only one path of the multipath map %s", l->device,
                   d->holder);
+    if (d->paths > LUN_PATH_MAX)
+        check_add(k, CHECK_PROBLEM, l->name,
+                  "take some away, in the zoning or at the array",
+                  "%s has %zu paths, at most %d can be used: detour refuses "
+                  "to use it",
+                  l->device, d->paths, LUN_PATH_MAX);
     judge_fence(k, l, d);
 }
 

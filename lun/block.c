@@ -122,14 +122,12 @@ block_device(struct block *b)
 /* ---- the device comes and goes ----------------------------------- */
 
 static void
-set_path_state_locked(struct block *b, enum lun_path_state state, int error)
+set_path_state_locked(struct block *b, enum lun_path_state state,
+                      const char *why)
 {
     struct lun_path *p = &b->path_state;
 
-    if (error)
-        snprintf(p->error, sizeof p->error, "%s", strerror(-error));
-    else
-        p->error[0] = '\0';
+    snprintf(p->error, sizeof p->error, "%s", why);
     if (p->state == state)
         return;
     p->state = state;
@@ -170,6 +168,28 @@ right_one_locked(struct block *b, const struct device *d)
     return true;
 }
 
+/* Paths are registered one by one, LUN_PATH_MAX of them at most: writes over
+ * others would meet conflicts, and it is the kernel that chooses the path.
+ * Said once; keeper only. */
+static bool
+few_enough(struct block *b, const struct device *d)
+{
+    size_t n = device_count_paths(d);
+    bool many = n > LUN_PATH_MAX;
+
+    if (many && !b->many_paths)
+        log_error("lun %s: %s has %zu paths, at most %d can be used: take some "
+                  "away, in the zoning or at the array%s",
+                  b->name, b->path, n, LUN_PATH_MAX,
+                  b->device ? "; writes over those that are not registered fail"
+                            : "; not used");
+    else if (!many && b->many_paths)
+        log_info("lun %s: %s has %zu paths now, all can be used", b->name,
+                 b->path, n);
+    b->many_paths = many;
+    return !many;
+}
+
 static void
 adopt_locked(struct block *b, struct device *d)
 {
@@ -182,7 +202,7 @@ adopt_locked(struct block *b, struct device *d)
     b->preferred = d->preferred;
     b->readonly = d->readonly;
     b->can_trim = device_can_trim(d);
-    set_path_state_locked(b, LUN_PATH_GOOD, 0);
+    set_path_state_locked(b, LUN_PATH_GOOD, "");
     snprintf(b->path_state.name, sizeof b->path_state.name, "%s",
              d->file ? b->path : d->name);
     begin_paths_locked(b);
@@ -195,18 +215,22 @@ open_device(struct block *b, bool readonly)
 {
     struct device *d = device_open(b->path, readonly);
     int err = d ? 0 : -errno;
+    bool few = d && few_enough(b, d);
 
     pthread_mutex_lock(&b->lock);
     if (err) {
         if (b->path_state.state != LUN_PATH_FAILED)
             log_warning("lun %s: cannot open %s: %s; trying again each second",
                         b->name, b->path, strerror(-err));
-        set_path_state_locked(b, LUN_PATH_FAILED, err);
+        set_path_state_locked(b, LUN_PATH_FAILED, strerror(-err));
+    } else if (!few) {
+        set_path_state_locked(b, LUN_PATH_FAILED,
+                              "more paths than can be used");
     } else if (right_one_locked(b, d)) {
         adopt_locked(b, d);
         d = NULL;
     } else {
-        set_path_state_locked(b, LUN_PATH_FAILED, -ESTALE);
+        set_path_state_locked(b, LUN_PATH_FAILED, strerror(ESTALE));
     }
     if (!b->device)
         begin_paths_locked(b);
@@ -224,7 +248,7 @@ lose_device(struct block *b, struct device *d)
     b->device = NULL;
     b->generation++;
     b->map = (struct lun_map){.read_ms = 0};
-    set_path_state_locked(b, LUN_PATH_FAILED, -ENODEV);
+    set_path_state_locked(b, LUN_PATH_FAILED, strerror(ENODEV));
     begin_paths_locked(b);
     pthread_mutex_unlock(&b->lock);
     log_warning("lun %s: %s is gone or another device now", b->name, b->path);
@@ -243,6 +267,7 @@ look_at_device(struct block *b, struct device *d)
         lose_device(b, d);
         return;
     }
+    few_enough(b, d);
     pthread_mutex_lock(&b->lock);
     b->size = d->size;
     news = grown || b->can_trim != trim;

@@ -55,6 +55,8 @@ struct block {
     int reaper_epoll, reaper_wake;
     int watch_wake;            /* eventfd */
     struct block_watch *watch; /* the watcher's own; it frees it */
+    bool many_paths;           /* the keeper's: it said that there are more than
+                                  can be used */
 
     atomic_uint refs;
     atomic_uint inflight;

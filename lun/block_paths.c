@@ -23,11 +23,20 @@ path_state(const char *name, char *why, size_t len)
                : LUN_PATH_FAILED;
 }
 
+/* That there are more the keeper tells (block.c). */
+static size_t
+few_slaves(const struct device *d, char slaves[LUN_PATH_MAX][SYSFS_NAME_MAX])
+{
+    size_t n = sysfs_slaves(d->name, slaves, LUN_PATH_MAX);
+
+    return n < LUN_PATH_MAX ? n : LUN_PATH_MAX;
+}
+
 void
 block_good_slaves(const struct device *d, struct block_slaves *good)
 {
     char slaves[LUN_PATH_MAX][SYSFS_NAME_MAX], why[64];
-    size_t n = sysfs_slaves(d->name, slaves, LUN_PATH_MAX);
+    size_t n = few_slaves(d, slaves);
 
     good->n = 0;
     for (size_t i = 0; i < n; i++)
@@ -117,7 +126,7 @@ gather_slaves(const struct device *d, const struct dm_map *map,
               const struct multipathd_map *daemon, struct lun_path *paths)
 {
     char slaves[LUN_PATH_MAX][SYSFS_NAME_MAX];
-    size_t n = sysfs_slaves(d->name, slaves, LUN_PATH_MAX);
+    size_t n = few_slaves(d, slaves);
 
     for (size_t i = 0; i < n; i++)
         fill_slave(&paths[i], slaves[i], find_in_map(map, slaves[i]),
@@ -152,6 +161,8 @@ gather_nvme(const struct device *d, struct lun_path *paths)
     struct nvme_path found[LUN_PATH_MAX];
     size_t n = nvme_paths(d->name, found, LUN_PATH_MAX);
 
+    if (n > LUN_PATH_MAX)
+        n = LUN_PATH_MAX;
     for (size_t i = 0; i < n; i++)
         fill_nvme(&paths[i], &found[i]);
     return n;

@@ -203,6 +203,14 @@ device_refresh(struct device *d, const char *path, bool *grown)
     return 0;
 }
 
+size_t
+device_count_paths(const struct device *d)
+{
+    return d->multipath ? sysfs_slaves(d->name, NULL, 0)
+           : d->nvme    ? nvme_paths(d->name, NULL, 0)
+                        : 0;
+}
+
 bool
 device_can_trim(const struct device *d)
 {

@@ -52,6 +52,10 @@ void device_put(struct device *d);
  */
 int device_refresh(struct device *d, const char *path, bool *grown);
 
+/* device_count_paths - how many paths the kernel has below it; 0: none of its
+ * own.  Reads sysfs only. */
+size_t device_count_paths(const struct device *d);
+
 /* device_can_trim - is trimming worth a request? */
 bool device_can_trim(const struct device *d);
 

@@ -35,6 +35,9 @@
 #include "lun/lun.h"
 #include "lun/sense.h"
 
+_Static_assert(ISCSI_URL_PORTALS_MAX <= LUN_PATH_MAX,
+               "lun_get_paths tells of each portal");
+
 /* ---- timers and limits that lean on each other -------------------------- */
 
 /* A cut at t=0 that swallows everything, defaults (common/timers.h):

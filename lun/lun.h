@@ -33,7 +33,7 @@ enum lun_fence {
 };
 
 #define LUN_ID_MAX   128 /* with the final NUL */
-#define LUN_PATH_MAX 16
+#define LUN_PATH_MAX 32 /* a kernel device with more is not used */
 
 struct lun_options {
     const char *name;     /* for messages and file names */

@@ -17,7 +17,7 @@
 /* Its name in the abstract namespace, without the NUL before it. */
 #define MULTIPATHD_SOCKET "/org/kernel/linux/storage/multipathd"
 
-#define MULTIPATHD_REPLY_MAX (1 << 18) /* bytes; a map of 16 paths: 10 KiB */
+#define MULTIPATHD_REPLY_MAX (1 << 18) /* bytes; a map of 32 paths: 20 KiB */
 
 struct multipathd {
     char socket[108]; /* fixed */
@@ -70,7 +70,7 @@ struct multipathd_path {
 struct multipathd_map {
     char queueing[32]; /* its word for no_path_retry: "on", "off", "5 chk" */
     size_t npaths;
-    struct multipathd_path paths[LUN_PATH_MAX];
+    struct multipathd_path paths[LUN_PATH_MAX]; /* as many as fit */
 };
 
 /* multipathd_parse_map - pure; what is missing is "".

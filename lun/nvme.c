@@ -28,7 +28,8 @@ nvme_is_head(const char *name)
 static bool
 is_controller(const char *name)
 {
-    return name[4] && name[4 + strspn(name + 4, "0123456789")] == '\0';
+    return strncmp(name, "nvme", 4) == 0 && name[4] &&
+           name[4 + strspn(name + 4, "0123456789")] == '\0';
 }
 
 /* Is path one of head?  "nvme0c1n12" of "nvme0n12" */
@@ -59,47 +60,53 @@ read_path(const char *head, struct nvme_path *p)
     sysfs_read(head, attribute, p->ana, sizeof p->ana);
 }
 
-static bool
-find_path(const char *head, struct nvme_path *p)
-{
-    char folder[SYSFS_NAME_MAX + 16], found[LUN_PATH_MAX][SYSFS_NAME_MAX];
-    size_t n;
+/* The paths of head that were found so far, and the one looked for now. */
+struct found {
+    const char *head;
+    struct nvme_path *paths, *now;
+    size_t max, n;
+};
 
-    snprintf(folder, sizeof folder, "device/%s", p->controller);
-    /* a controller may have many namespaces: only those of this subsystem's
-     * paths, "nvme0c" */
-    snprintf(p->name, sizeof p->name, "%.*sc",
-             (int)(4 + strspn(head + 4, "0123456789")), head);
-    n = sysfs_entries(head, folder, p->name, found, LUN_PATH_MAX);
-    for (size_t i = 0; i < n; i++) {
-        if (!is_path_of(found[i], head))
-            continue;
-        strcpy(p->name, found[i]);
-        return true;
+static void
+take_path(const char *entry, void *opaque)
+{
+    struct found *f = opaque;
+
+    if (is_path_of(entry, f->head))
+        strcpy(f->now->name, entry);
+}
+
+/* A subsystem and its controllers may have any number of namespaces, which
+ * stand in the same folders. */
+static void
+take_controller(const char *entry, void *opaque)
+{
+    struct found *f = opaque;
+    struct nvme_path p = {.name = ""};
+    char folder[SYSFS_NAME_MAX + 16];
+
+    if (!is_controller(entry))
+        return;
+    strcpy(p.controller, entry);
+    snprintf(folder, sizeof folder, "device/%s", entry);
+    f->now = &p;
+    sysfs_each(f->head, folder, take_path, f);
+    if (!p.name[0])
+        return;
+    if (f->n < f->max) {
+        read_path(f->head, &p);
+        f->paths[f->n] = p;
     }
-    return false;
+    f->n++;
 }
 
 size_t
 nvme_paths(const char *name, struct nvme_path *paths, size_t max)
 {
-    char found[4 * LUN_PATH_MAX][SYSFS_NAME_MAX];
-    size_t n = 0, entries = sysfs_entries(name, "device", "nvme", found,
-                                          sizeof found / sizeof found[0]);
+    struct found f = {.head = name, .paths = paths, .max = max};
 
-    for (size_t i = 0; i < entries && n < max; i++) {
-        struct nvme_path *p = &paths[n];
-
-        if (!is_controller(found[i]))
-            continue;
-        *p = (struct nvme_path){.name = ""};
-        strcpy(p->controller, found[i]);
-        if (!find_path(name, p))
-            continue;
-        read_path(name, p);
-        n++;
-    }
-    return n;
+    sysfs_each(name, "device", take_controller, &f);
+    return f.n;
 }
 
 bool

@@ -27,7 +27,7 @@ bool nvme_is_head(const char *name);
  * A controller that is connecting anew keeps its path, one that the kernel
  * gave up (ctrl_loss_tmo) takes it along.
  *
- * returns: how many were stored, at most max
+ * returns: how many there are; max of them are stored
  * source:  drivers/nvme/host/multipath.c and sysfs.c
  */
 size_t nvme_paths(const char *name, struct nvme_path *paths, size_t max);

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <linux/pr.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 
@@ -100,31 +101,76 @@ reserve_in(int fd, uint8_t action, uint8_t *buf, uint16_t len, size_t *more)
     return *more > len - 8u ? -E2BIG : *more > (size_t)n - 8 ? -EIO : 0;
 }
 
+/* How many keys are asked for at first.  The most there can be are asked for
+ * only where there are many: NVMe has 64 bytes for each, and a controller may
+ * take no transfer as large as that (MDTS), which looks like EINVAL.  The
+ * kernel's own limit is far away: PR_KEYS_MAX of linux/pr.h, 65536. */
+#define KEYS_AT_FIRST 256
+
+/* ALLOCATION LENGTH has 16 bits: SPC-4 6.15.1. */
+_Static_assert(8 + 8 * (PR_BLOCK_KEYS_MAX + 1) <= UINT16_MAX, "one command");
+
+/* A list that fills its room may be a part of one: older LIOs tell the length
+ * of what they send, not of what there is (core_scsi3_pri_read_keys() in
+ * drivers/target/target_core_pr.c). */
+static int
+judge_count(size_t n, size_t room)
+{
+    return n >= room ? -E2BIG : 0;
+}
+
+static int
+ask_kernel(int fd, struct pr_block_state *s, uint32_t room)
+{
+    struct pr_read_keys in = {.num_keys = room, .keys_ptr = (uintptr_t)s->keys};
+    int err = pr_ioctl(fd, IOC_PR_READ_KEYS, &in);
+
+    if (!err)
+        err = judge_count(in.num_keys, room);
+    if (err)
+        return err;
+    s->nkeys = in.num_keys;
+    s->generation = in.generation;
+    return 0;
+}
+
+static int
+ask_target(int fd, struct pr_block_state *s, uint32_t room)
+{
+    uint16_t len = (uint16_t)(8 + 8 * room);
+    uint8_t *buf = malloc(len);
+    size_t more = 0;
+    int err = buf ? reserve_in(fd, 0, buf, len, &more) : -ENOMEM;
+
+    if (!err)
+        err = judge_count(more / 8, room);
+    if (!err) {
+        s->generation = (uint32_t)big_endian(buf, 4);
+        for (; s->nkeys < more / 8; s->nkeys++)
+            s->keys[s->nkeys] = big_endian(buf + 8 + 8 * s->nkeys, 8);
+    }
+    free(buf);
+    return err;
+}
+
+/* Once more with all the room there is, where that is needed. */
+static int
+ask_twice(int (*ask)(int, struct pr_block_state *, uint32_t), int fd,
+          struct pr_block_state *s)
+{
+    int err = ask(fd, s, KEYS_AT_FIRST);
+
+    return err == -E2BIG ? ask(fd, s, PR_BLOCK_KEYS_MAX + 1) : err;
+}
+
 int
 pr_block_read_keys(int fd, struct pr_block_state *s)
 {
-    struct pr_read_keys in = {.num_keys = PR_BLOCK_KEYS_MAX,
-                              .keys_ptr = (uintptr_t)s->keys};
-    uint8_t buf[8 + 8 * PR_BLOCK_KEYS_MAX];
-    size_t more;
-    int err = pr_ioctl(fd, IOC_PR_READ_KEYS, &in);
+    int err;
 
     s->nkeys = 0;
-    if (!err && in.num_keys > PR_BLOCK_KEYS_MAX)
-        return -E2BIG;
-    if (!err) {
-        s->nkeys = in.num_keys;
-        s->generation = in.generation;
-    }
-    if (err != -EOPNOTSUPP)
-        return err;
-    err = reserve_in(fd, 0, buf, sizeof buf, &more);
-    if (err)
-        return err;
-    s->generation = (uint32_t)big_endian(buf, 4);
-    for (; s->nkeys < more / 8; s->nkeys++)
-        s->keys[s->nkeys] = big_endian(buf + 8 + 8 * s->nkeys, 8);
-    return 0;
+    err = ask_twice(ask_kernel, fd, s);
+    return err == -EOPNOTSUPP ? ask_twice(ask_target, fd, s) : err;
 }
 
 int

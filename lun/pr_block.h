@@ -8,14 +8,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define PR_BLOCK_KEYS_MAX 256 /* 16 hosts on 16 paths each */
+#define PR_BLOCK_KEYS_MAX 1024 /* 32 hosts on LUN_PATH_MAX paths each */
 
 /* What stands on the LUN. */
 struct pr_block_state {
     uint32_t generation; /* another one whenever keys came or went */
     size_t nkeys;
-    uint64_t keys[PR_BLOCK_KEYS_MAX]; /* one for each registered nexus */
-    bool reserved;                    /* by whomever */
+    /* one for each registered nexus; the last is there to see that there are
+     * too many */
+    uint64_t keys[PR_BLOCK_KEYS_MAX + 1];
+    bool reserved;    /* by whomever */
     bool usable_type; /* write exclusive for registrants, or all of them */
 };
 
@@ -25,8 +27,8 @@ struct pr_block_state {
  * Through the block layer's ioctls where the kernel has them, else with
  * PERSISTENT RESERVE IN over SG_IO.
  *
- * errors:  -EOPNOTSUPP no reservations here; -E2BIG more keys than fit;
- *          -EBADE, path errors
+ * errors:  -EOPNOTSUPP no reservations here; -E2BIG more keys than
+ *          PR_BLOCK_KEYS_MAX; -ENOMEM; -EBADE, path errors
  * source:  SPC-4 6.15, linux/pr.h
  */
 int pr_block_read_keys(int fd, struct pr_block_state *s);

@@ -73,11 +73,10 @@ sysfs_read_number(const char *name, const char *attribute)
                : strtoull(text, NULL, 10);
 }
 
-size_t
-sysfs_entries(const char *name, const char *folder, const char *prefix,
-              char entries[][SYSFS_NAME_MAX], size_t max)
+void
+sysfs_each(const char *name, const char *folder,
+           void (*visit)(const char *entry, void *opaque), void *opaque)
 {
-    size_t n = 0, len = strlen(prefix);
     char path[512];
     struct dirent *e;
     DIR *dir;
@@ -86,17 +85,33 @@ sysfs_entries(const char *name, const char *folder, const char *prefix,
              folder);
     dir = opendir(path);
     if (!dir)
-        return 0;
-    while (n < max && (e = readdir(dir)))
-        if (e->d_name[0] != '.' && strncmp(e->d_name, prefix, len) == 0 &&
-            strlen(e->d_name) < SYSFS_NAME_MAX)
-            strcpy(entries[n++], e->d_name);
+        return;
+    while ((e = readdir(dir)))
+        if (e->d_name[0] != '.' && strlen(e->d_name) < SYSFS_NAME_MAX)
+            visit(e->d_name, opaque);
     closedir(dir);
-    return n;
+}
+
+struct names {
+    char (*to)[SYSFS_NAME_MAX];
+    size_t max, n;
+};
+
+static void
+store(const char *entry, void *opaque)
+{
+    struct names *names = opaque;
+
+    if (names->n < names->max)
+        strcpy(names->to[names->n], entry);
+    names->n++;
 }
 
 size_t
 sysfs_slaves(const char *name, char slaves[][SYSFS_NAME_MAX], size_t max)
 {
-    return sysfs_entries(name, "slaves", "", slaves, max);
+    struct names names = {.to = slaves, .max = max};
+
+    sysfs_each(name, "slaves", store, &names);
+    return names.n;
 }

@@ -31,14 +31,14 @@ uint64_t sysfs_read_number(const char *name, const char *attribute);
 
 /* sysfs_slaves - the devices below one ("sda" and "sdb" below "dm-3").
  *
- * returns: how many names were stored, at most max
+ * returns: how many there are; names of max of them are stored
  */
 size_t sysfs_slaves(const char *name, char slaves[][SYSFS_NAME_MAX],
                     size_t max);
 
-/* sysfs_entries - what is in a folder of a device ("device" of "nvme0n1") and
- * has a name that begins with prefix; otherwise as sysfs_slaves. */
-size_t sysfs_entries(const char *name, const char *folder, const char *prefix,
-                     char entries[][SYSFS_NAME_MAX], size_t max);
+/* sysfs_each - call visit with the name of each thing in a folder of a device
+ * ("device" of "nvme0n1"); shorter than SYSFS_NAME_MAX, in no order. */
+void sysfs_each(const char *name, const char *folder,
+                void (*visit)(const char *entry, void *opaque), void *opaque);
 
 #endif

@@ -17,9 +17,10 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#define FAKE_NEXUSES  5
-#define FAKE_CONFLICT 0x18
-#define FAKE_CHECK    0x02
+#define FAKE_NEXUSES   5
+#define FAKE_CROWD_MAX 2000
+#define FAKE_CONFLICT  0x18
+#define FAKE_CHECK     0x02
 
 static struct {
     pthread_mutex_t lock;
@@ -28,10 +29,14 @@ static struct {
     bool none;        /* knows no reservations at all */
     bool passes_read; /* the kernel has IOC_PR_READ_* */
     bool refuses_abort, refuses_reset;
-    bool lio; /* says in INQUIRY that it is Linux's target */
+    bool lio;            /* says in INQUIRY that it is Linux's target */
     int reset_error;     /* 0: it works */
     unsigned attentions; /* UNIT ATTENTIONs to come */
     bool hold_registers;
+
+    unsigned crowd;   /* registrations of others, before those of keys */
+    bool cuts_length; /* an old LIO: tells of no more keys than it sends */
+    unsigned largest; /* keys that fit in a transfer; 0: any number do */
 
     uint64_t keys[FAKE_NEXUSES]; /* of each nexus; 0: none */
     uint64_t holder;
@@ -39,7 +44,7 @@ static struct {
     uint32_t generation; /* PRGENERATION */
     unsigned conflict;   /* how the kernel tells of one; 0: FAKE_CONFLICT */
     unsigned attention;  /* and of an ioctl's UNIT ATTENTION; 0: FAKE_CHECK */
-    unsigned registers, preempts, aborts, resets, waiting;
+    unsigned registers, preempts, aborts, resets, waiting, reserve_ins;
 } fake = {.lock = PTHREAD_MUTEX_INITIALIZER, .moved = PTHREAD_COND_INITIALIZER};
 
 static inline void
@@ -119,16 +124,33 @@ fake_preempt_locked(unsigned nexus, const struct pr_preempt *p, bool abort)
     return 0;
 }
 
+/* The nth key on the LUN, of the crowd first; 0: there are no more. */
+static inline uint64_t
+fake_key_locked(unsigned n)
+{
+    if (n < fake.crowd)
+        return 0xc0000000u + n;
+    n -= fake.crowd;
+    for (unsigned i = 0; i < FAKE_NEXUSES; i++)
+        if (fake.keys[i] && n-- == 0)
+            return fake.keys[i];
+    return 0;
+}
+
+/* room: bytes; returns how many of the answer are in buf. */
 static inline size_t
-fake_reserve_in_locked(uint8_t action, uint8_t *buf)
+fake_reserve_in_locked(uint8_t action, uint8_t *buf, size_t room)
 {
     const unsigned scsi_type[] = {0, 1, 3, 5, 6, 7, 8};
     uint32_t more = 0;
+    uint64_t key;
 
-    memset(buf, 0, 8 + 8 * FAKE_NEXUSES + 24);
-    for (unsigned i = 0; action == 0 && i < FAKE_NEXUSES; i++)
-        for (int b = 7; fake.keys[i] && b >= 0; b--)
-            buf[8 + more++] = (uint8_t)(fake.keys[i] >> 8 * b);
+    memset(buf, 0, 8 + 24);
+    for (unsigned i = 0; action == 0 && (key = fake_key_locked(i)) != 0; i++)
+        for (int b = 7; b >= 0; b--)
+            buf[8 + more++] = (uint8_t)(key >> 8 * b);
+    if (fake.cuts_length && 8 + more > room)
+        more = (uint32_t)((room - 8) / 8 * 8);
     if (action == 1 && fake.type) {
         more = 16;
         for (int b = 0; b < 8; b++)
@@ -137,15 +159,16 @@ fake_reserve_in_locked(uint8_t action, uint8_t *buf)
     }
     for (int b = 0; b < 4; b++)
         buf[b] = (uint8_t)(fake.generation >> 8 * (3 - b));
+    buf[6] = (uint8_t)(more >> 8);
     buf[7] = (uint8_t)more;
-    return 8 + more;
+    return 8 + more < room ? 8 + more : room;
 }
 
 static inline int
 fake_sg_locked(struct sg_io_hdr *h)
 {
     bool attention = !fake.none && fake.attentions > 0 && !fake.attention;
-    uint8_t buf[8 + 8 * FAKE_NEXUSES + 24];
+    static uint8_t buf[8 + 8 * (FAKE_CROWD_MAX + FAKE_NEXUSES)];
     size_t n;
 
     if (fake.lio && h->cmdp[0] == 0x12 && h->cmdp[1] == 0) {
@@ -162,9 +185,8 @@ fake_sg_locked(struct sg_io_hdr *h)
         h->sbp[2] = attention ? 6 : 5;
         return 0;
     }
-    n = fake_reserve_in_locked(h->cmdp[1], buf);
-    if (n > h->dxfer_len)
-        n = h->dxfer_len;
+    fake.reserve_ins++;
+    n = fake_reserve_in_locked(h->cmdp[1], buf, h->dxfer_len);
     memcpy(h->dxferp, buf, n);
     h->resid = (int)(h->dxfer_len - n);
     return 0;
@@ -182,7 +204,7 @@ fake_read_locked(unsigned number, void *arg)
         uint64_t key;
         uint32_t generation, type;
     } *reservation = arg;
-    unsigned n = 0;
+    unsigned n;
 
     if (number == 207) {
         reservation->key = fake.holder;
@@ -190,14 +212,15 @@ fake_read_locked(unsigned number, void *arg)
         reservation->generation = fake.generation;
         return 0;
     }
-    for (unsigned i = 0; i < FAKE_NEXUSES; i++) {
-        if (!fake.keys[i])
-            continue;
-        if (n < keys->num_keys)
-            ((uint64_t *)(uintptr_t)keys->keys_ptr)[n] = fake.keys[i];
-        n++;
+    if (fake.largest > 0 && keys->num_keys > fake.largest) {
+        errno = EINVAL;
+        return -1;
     }
-    keys->num_keys = n;
+    for (n = 0; fake_key_locked(n) != 0; n++)
+        if (n < keys->num_keys)
+            ((uint64_t *)(uintptr_t)keys->keys_ptr)[n] = fake_key_locked(n);
+    if (!fake.cuts_length || n < keys->num_keys)
+        keys->num_keys = n;
     keys->generation = fake.generation;
     return 0;
 }

@@ -104,7 +104,7 @@ static enum {
     A_DISK,
 } kind;
 static atomic_bool gone, open_hangs;
-static atomic_uint looks;
+static atomic_uint opens, looks;
 
 struct device *__real_device_open(const char *path, bool readonly);
 struct device *__wrap_device_open(const char *path, bool readonly);
@@ -115,6 +115,7 @@ __wrap_device_open(const char *path, bool readonly)
 {
     struct device *d;
 
+    opens++;
     while (open_hangs)
         usleep(1000);
     if (gone) {
@@ -227,6 +228,43 @@ lose_events(void)
     eventfd_write(heard.fd, 1);
 }
 
+/* ---- errors ------------------------------------------------------ */
+
+static struct {
+    pthread_mutex_t lock;
+    /* guarded by lock */
+    unsigned n;
+    char last[512];
+} errors = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+void __wrap_log_error(const char *fmt, ...)
+    __attribute__((format(printf, 1, 2)));
+
+void
+__wrap_log_error(const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    pthread_mutex_lock(&errors.lock);
+    errors.n++;
+    vsnprintf(errors.last, sizeof errors.last, fmt, ap);
+    pthread_mutex_unlock(&errors.lock);
+    va_end(ap);
+}
+
+/* How many were logged; 0: none, or the last one has not this text in it. */
+static unsigned
+errors_of(const char *text)
+{
+    unsigned n;
+
+    pthread_mutex_lock(&errors.lock);
+    n = strstr(errors.last, text) ? errors.n : 0;
+    pthread_mutex_unlock(&errors.lock);
+    return n;
+}
+
 /* ---- the LUN ----------------------------------------------------- */
 
 #define DAEMON_MAP                                                             \
@@ -295,7 +333,9 @@ setup(void **state)
     pthread_mutex_unlock(&dm.lock);
     gone = open_hangs = false;
     kind = A_MAP;
-    notified = looks = 0;
+    notified = opens = looks = 0;
+    errors.n = 0;
+    errors.last[0] = '\0';
     heard.fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     heard.n = 0;
     heard.lost = heard.refused = false;
@@ -815,6 +855,81 @@ test_disk_that_goes_offline_is_no_path(void **state)
     assert_int_equal(dm_count(&dm.reads), 0);
 }
 
+/* ---- more paths than can be used --------------------------------- */
+
+/* "path2", "path3", ... beside sdb and sdc, until there are n. */
+static void
+put_paths(unsigned n)
+{
+    char name[16], number[16];
+
+    for (unsigned i = 2; i < n; i++) {
+        snprintf(name, sizeof name, "path%u", i);
+        snprintf(number, sizeof number, "65:%u", 16 * i);
+        fake_sysfs_path("dm-3", name, number, "running");
+    }
+}
+
+static void
+test_map_with_too_many_paths_is_refused_once_told(void **state)
+{
+    (void)state;
+    put_paths(LUN_PATH_MAX + 1);
+    open_lun(fixture_file("disk", 1 << 20));
+    eventually(opens >= 3);
+    assert_int_equal(errors_of("/disk has 33 paths, at most 32 can be used: "
+                               "take some away"),
+                     1);
+    assert_false(status_of(l).known);
+    eventually(status_of(l).paths_known == 1);
+    assert_string_equal(path_of(fixture_path("disk")).error,
+                        "more paths than can be used");
+    fake_sysfs_remove("class/block/dm-3/slaves/path7");
+    eventually(status_of(l).known && status_of(l).paths_good == LUN_PATH_MAX);
+}
+
+static void
+test_map_that_grows_beyond_is_told_each_time_it_does(void **state)
+{
+    unsigned before;
+
+    (void)state;
+    put_paths(LUN_PATH_MAX);
+    start();
+    eventually(status_of(l).paths_good == LUN_PATH_MAX);
+    for (unsigned times = 1; times <= 2; times++) {
+        put_paths(LUN_PATH_MAX + 2);
+        eventually(errors_of("/disk has 34 paths, at most 32") == times);
+        before = looks;
+        eventually(looks >= before + 2);
+        assert_int_equal(errors_of("not registered"), times);
+        assert_true(status_of(l).known);
+        assert_int_equal(status_of(l).paths_known, LUN_PATH_MAX);
+        fake_sysfs_remove("class/block/dm-3/slaves/path32");
+        fake_sysfs_remove("class/block/dm-3/slaves/path33");
+        before = looks;
+        eventually(looks >= before + 2);
+    }
+}
+
+static void
+test_nvme_head_with_too_many_paths_is_refused(void **state)
+{
+    char at[160];
+
+    (void)state;
+    kind = AN_NVME_HEAD;
+    for (unsigned i = 0; i < LUN_PATH_MAX + 3; i++) {
+        snprintf(at, sizeof at,
+                 "class/block/nvme0n1/device/nvme%u/nvme0c%un1/ana_state", i,
+                 i);
+        fake_sysfs_put(at, "optimized");
+    }
+    open_lun(fixture_file("disk", 1 << 20));
+    eventually(errors_of("/disk has 35 paths, at most 32") == 1);
+    assert_false(status_of(l).known);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 #define TEST_DAEMON(name)                                                      \
     cmocka_unit_test_setup_teardown(name, setup_daemon, teardown)
@@ -849,6 +964,9 @@ main(void)
         TEST(test_map_of_another_lun_is_never_ordered),
         TEST(test_nvme_paths_follow_their_ana_state),
         TEST(test_disk_that_goes_offline_is_no_path),
+        TEST(test_map_with_too_many_paths_is_refused_once_told),
+        TEST(test_map_that_grows_beyond_is_told_each_time_it_does),
+        TEST(test_nvme_head_with_too_many_paths_is_refused),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

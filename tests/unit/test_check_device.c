@@ -21,6 +21,7 @@ static struct device device;
 static struct pr_block_state pr;
 static int pr_error;
 static bool hangs, below_map;
+static size_t paths; /* below the device */
 
 struct device *__wrap_device_open(const char *path, bool readonly);
 int __wrap_pr_block_read_keys(int fd, struct pr_block_state *s);
@@ -58,6 +59,8 @@ __wrap_pr_block_read_reservation(int fd, struct pr_block_state *s)
 size_t
 __wrap_sysfs_slaves(const char *name, char slaves[][SYSFS_NAME_MAX], size_t max)
 {
+    if (strcmp(name, device.name) == 0)
+        return paths;
     if (!below_map || max < 2 || strcmp(name, "dm-3") != 0)
         return 0;
     strcpy(slaves[0], "sdx");
@@ -87,6 +90,7 @@ setup(void **state)
     };
     pr_error = 0;
     hangs = below_map = false;
+    paths = 0;
     lun = (struct config_lun){
         .name = lun_name, .device = lun_device, .fence = CONFIG_FENCE_PR};
     luns[0] = (struct check_lun){.config = &lun};
@@ -193,6 +197,25 @@ test_map_itself_is_not_looked_for(void **state)
 }
 
 static void
+test_map_of_as_many_paths_as_can_be_used(void **state)
+{
+    (void)state;
+    device.multipath = true;
+    paths = LUN_PATH_MAX;
+    check_devices(&k);
+    assert_int_equal(json_array_size(k.findings), 0);
+}
+
+static void
+test_map_of_too_many_paths(void **state)
+{
+    (void)state;
+    device.multipath = true;
+    paths = LUN_PATH_MAX + 1;
+    assert_problem("/dev/mapper/vm1 has 33 paths, at most 32 can be used");
+}
+
+static void
 test_device_that_hangs_is_left_alone(void **state)
 {
     (void)state;
@@ -214,6 +237,8 @@ main(void)
         T(test_key_of_another_cluster),
         T(test_path_of_a_map),
         T(test_map_itself_is_not_looked_for),
+        T(test_map_of_as_many_paths_as_can_be_used),
+        T(test_map_of_too_many_paths),
         T(test_device_that_hangs_is_left_alone),
     };
 

@@ -169,11 +169,11 @@ test_status_without_paths(void **state)
 static void
 test_status_of_more_paths_than_fit(void **state)
 {
-    char text[1024] = "2 0 0 0 1 1 A 0 20 0";
+    char text[1024] = "2 0 0 0 1 1 A 0 40 0";
     struct dm_map m;
 
     (void)state;
-    for (int i = 0; i < 20; i++)
+    for (int i = 0; i < 40; i++)
         sprintf(text + strlen(text), " 8:%d A 0", i);
     assert_int_equal(dm_parse_status(text, &m), 0);
     assert_int_equal(m.npaths, LUN_PATH_MAX);

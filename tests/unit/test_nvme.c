@@ -132,7 +132,47 @@ test_controller_given_up_takes_its_path_along(void **state)
     fake_sysfs_remove("class/block/nvme0n12/device/nvme2/nvme0c2n12/ana_state");
     fake_sysfs_remove("class/block/nvme0n12/device/nvme2/nvme0c2n12");
     assert_int_equal(nvme_paths("nvme0n12", paths, LUN_PATH_MAX), 1);
-    assert_int_equal(nvme_paths("nvme0n12", paths, 0), 0);
+    assert_int_equal(nvme_paths("nvme0n12", NULL, 0), 1);
+}
+
+/* They stand in the same folders as controllers and paths. */
+static void
+test_many_namespaces_hide_no_path(void **state)
+{
+    struct nvme_path paths[LUN_PATH_MAX];
+    char at[256];
+
+    (void)state;
+    put_subsystem();
+    for (int i = 100; i < 400; i++) {
+        snprintf(at, sizeof at, "class/block/nvme0n12/device/nvme0n%d/size", i);
+        fake_sysfs_put(at, "2048");
+        snprintf(at, sizeof at,
+                 "class/block/nvme0n12/device/nvme1/nvme0c1n%d/ana_state", i);
+        fake_sysfs_put(at, "optimized");
+    }
+    assert_int_equal(nvme_paths("nvme0n12", paths, LUN_PATH_MAX), 2);
+    assert_string_equal(path_of("nvme1").name, "nvme0c1n12");
+    assert_string_equal(path_of("nvme2").name, "nvme0c2n12");
+}
+
+static void
+test_paths_that_do_not_fit_are_counted(void **state)
+{
+    struct nvme_path paths[3] = {{.name = ""}};
+
+    (void)state;
+    put_subsystem();
+    for (int i = 3; i <= LUN_PATH_MAX + 1; i++) {
+        char controller[16], path[24];
+
+        snprintf(controller, sizeof controller, "nvme%d", i);
+        snprintf(path, sizeof path, "nvme0c%dn12", i);
+        put_controller(controller, path, "live", "optimized");
+    }
+    assert_int_equal(nvme_paths("nvme0n12", paths, 2), LUN_PATH_MAX + 1);
+    assert_string_equal(paths[1].state, "live");
+    assert_string_equal(paths[2].name, "");
 }
 
 static void
@@ -164,6 +204,8 @@ main(void)
         TEST(test_states_without_io_are_not_usable),
         TEST(test_without_ana_the_controller_decides),
         TEST(test_controller_given_up_takes_its_path_along),
+        TEST(test_many_namespaces_hide_no_path),
+        TEST(test_paths_that_do_not_fit_are_counted),
         TEST(test_other_devices_are_no_heads),
     };
 

@@ -11,6 +11,8 @@
 #include "lun/key.h"
 #include "tests/unit/fake_pr.h"
 
+#include "lun/pr_block.h"
+
 #define MIB (1u << 20)
 
 static atomic_uint notified;
@@ -612,6 +614,84 @@ test_reset_that_failed_is_still_owed(void **state)
 
 #define test(f) cmocka_unit_test_setup_teardown(f, setup, fixture_teardown)
 
+/* ---- many keys --------------------------------------------------- */
+
+/* Read by SG_IO or by the kernel, from a target of today or an old one. */
+static void
+for_each_reader(void (*run)(void))
+{
+    for (unsigned i = 0; i < 4; i++) {
+        fake_reset();
+        fake.passes_read = (i & 1) != 0;
+        fake.cuts_length = (i & 2) != 0;
+        run();
+    }
+}
+
+static void
+others_have_many_keys(void)
+{
+    /* around what is asked for at first, and 32 hosts on 32 paths each */
+    const unsigned crowds[] = {254, 255, 256, 257, PR_BLOCK_KEYS_MAX - 2};
+
+    for (size_t i = 0; i < sizeof crowds / sizeof crowds[0]; i++) {
+        struct lun *a, *b;
+
+        fake.crowd = crowds[i];
+        a = registered(1);
+        b = registered(2);
+        assert_int_equal(lun_check_registration(a, soon()), 0);
+        assert_int_equal(lun_fence(a, 2, soon()), 0);
+        assert_int_equal(fake.keys[2], 0);
+        assert_int_equal(fake.aborts, i + 1);
+        assert_int_equal(lun_check_registration(b, soon()), -EBADE);
+        lun_destroy(b, soon());
+        lun_destroy(a, soon());
+    }
+}
+
+static void
+test_every_key_of_many_is_seen(void **state)
+{
+    (void)state;
+    for_each_reader(others_have_many_keys);
+}
+
+/* What cannot be seen must not be taken for absent. */
+static void
+others_have_too_many_keys(void)
+{
+    struct lun *l = registered(1);
+
+    fake.crowd = PR_BLOCK_KEYS_MAX;
+    assert_int_equal(lun_check_registration(l, soon()), -E2BIG);
+    assert_int_equal(lun_fence(l, 2, soon()), -E2BIG);
+    assert_int_equal(fake.resets + fake.aborts, 0);
+    fake.crowd = PR_BLOCK_KEYS_MAX - 1;
+    assert_int_equal(lun_check_registration(l, soon()), 0);
+    lun_destroy(l, soon());
+}
+
+static void
+test_too_many_keys_are_no_answer(void **state)
+{
+    (void)state;
+    for_each_reader(others_have_too_many_keys);
+}
+
+static void
+test_few_keys_need_no_large_transfer(void **state)
+{
+    struct lun *l;
+
+    (void)state;
+    fake.passes_read = true;
+    fake.largest = 256;
+    l = registered(1);
+    assert_int_equal(fake.reserve_ins, 0);
+    lun_destroy(l, soon());
+}
+
 int
 main(void)
 {
@@ -643,6 +723,9 @@ main(void)
         test(test_conflict_as_nvme_tells_it),
         test(test_no_fence_is_claimed_without_abort_and_reset),
         test(test_reset_that_failed_is_still_owed),
+        test(test_every_key_of_many_is_seen),
+        test(test_too_many_keys_are_no_answer),
+        test(test_few_keys_need_no_large_transfer),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
