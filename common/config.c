@@ -24,11 +24,11 @@ load(struct config_draft *d, FILE *stream)
 }
 
 static struct config *
-load_file(const char *file, FILE *errors, bool for_health)
+load_file(const char *file, FILE *errors, enum config_files files)
 {
     struct config_file text = {.path = file, .errors = errors};
     struct config *c = calloc(1, sizeof(*c));
-    struct config_draft d = {.c = c, .f = &text, .for_health = for_health};
+    struct config_draft d = {.c = c, .f = &text, .files = files};
     FILE *stream = NULL;
     int r = -ENOMEM;
 
@@ -52,13 +52,19 @@ out:
 struct config *
 config_load(const char *file, FILE *errors)
 {
-    return load_file(file, errors, false);
+    return load_file(file, errors, CONFIG_FILES_OWN);
 }
 
 struct config *
 config_load_health(const char *file, FILE *errors)
 {
-    return load_file(file, errors, true);
+    return load_file(file, errors, CONFIG_FILES_HEALTH);
+}
+
+struct config *
+config_load_text(const char *file, FILE *errors)
+{
+    return load_file(file, errors, CONFIG_FILES_NONE);
 }
 
 static void

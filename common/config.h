@@ -115,6 +115,10 @@ struct config *config_load(const char *file, FILE *errors);
  */
 struct config *config_load_health(const char *file, FILE *errors);
 
+/* config_load_text - the same for those who only want to know what it says:
+ * none of the files that it names is looked at. */
+struct config *config_load_text(const char *file, FILE *errors);
+
 /* config_destroy - free c; NULL is fine. */
 void config_destroy(struct config *c);
 

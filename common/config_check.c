@@ -202,7 +202,8 @@ check_lun(struct config_draft *d, const struct config_section *s,
         config_file_mistake(d->f, config_file_line(s, "hosts"),
                             "[lun %s]: %zu hosts, at most %d can share one",
                             l->name, l->nhosts, EXPORT_FENCE_MAX);
-    if (!d->for_health && d->c->self && config_lun_has(l, d->c->self))
+    if (d->files == CONFIG_FILES_OWN && d->c->self &&
+        config_lun_has(l, d->c->self))
         check_secret(d, s, l->chap_secret_file);
 }
 
@@ -217,7 +218,7 @@ check_health(struct config_draft *d, const struct config_section *s)
     if (h->client_certificates && !h->cert)
         config_file_mistake(d->f, config_file_line(s, "client_certificates"),
                             "client_certificates: only with cert and key");
-    if (!d->for_health)
+    if (d->files != CONFIG_FILES_HEALTH)
         return;
     check_file(d, s, "ca", h->ca ? h->ca : d->c->ca, false);
     check_file(d, s, "cert", h->cert, false);
@@ -237,7 +238,7 @@ config_check(struct config_draft *d)
                             "name: '%s' is no name: letters, digits, '.', "
                             "'_' and '-', at most %d",
                             c->cluster_name, CONFIG_NAME_MAX);
-    if (self && !d->for_health) {
+    if (self && d->files == CONFIG_FILES_OWN) {
         check_file(d, self, "ca", c->ca, false);
         check_file(d, self, "cert", c->cert, false);
         check_file(d, self, "key", c->key, true);

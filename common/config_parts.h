@@ -6,11 +6,18 @@
 #include "common/config.h"
 #include "common/config_file.h"
 
+/* Whose files must be there, and readable. */
+enum config_files {
+    CONFIG_FILES_OWN,    /* [self]'s and the LUNs' */
+    CONFIG_FILES_HEALTH, /* [health]'s */
+    CONFIG_FILES_NONE,
+};
+
 /* A configuration that is being made. */
 struct config_draft {
     struct config *c;
     struct config_file *f; /* its text; f->error is set without memory */
-    bool for_health;       /* whose files are looked at */
+    enum config_files files;
 };
 
 /* config_read - fill d->c from the sections of d->f.

@@ -193,7 +193,8 @@ find_command(const char *name)
 }
 
 /* A host in trouble must be seen into, so that a missing default file is no
- * reason to stop; one that was named, or has mistakes, is. */
+ * reason to stop; one that was named, or has mistakes, is.  Keys and secrets
+ * are nothing to us: who may ask the sockets need not be able to read them. */
 static bool
 choose_rundir(struct ctl *c)
 {
@@ -206,7 +207,7 @@ choose_rundir(struct ctl *c)
         c->rundir = strdup(DEFAULT_RUNDIR);
         return c->rundir != NULL;
     }
-    config = config_load(file, stderr);
+    config = config_load_text(file, stderr);
     if (!config) {
         fputs("detourctl: the configuration cannot be used; --rundir DIR "
               "does without it\n",

@@ -268,6 +268,38 @@ if [[ $GROUP ]]; then
     is "the group reads" "$(by nobody "$GROUP" GET /status)" 200
     is "the group does not command" "$(by nobody "$GROUP" POST /drain)" 403
     is "nobody else reads" "$(by nobody 54321 GET /status)" 000
+
+    # The key is root's, and detourctl wants nothing of it.  Not from $BUILD,
+    # which nobody may perhaps not enter.
+    cp "$BUILD/detourctl" "$dir"
+    as() { # GROUP ARGS...
+        setpriv --reuid=nobody --regid="$1" --clear-groups \
+            "$dir/detourctl" --config "$dir/h1/detour.conf" "${@:2}"
+    }
+    tells() { # PATTERN ARGS...: as the group, with a status of 0
+        local said
+        said=$(as "$GROUP" "${@:2}") && grep -qE -- "$1" <<<"$said"
+    }
+    check_fails "the key is closed to the group" \
+        'h1-key.pem: Permission denied' \
+        setpriv --reuid=nobody --regid="$GROUP" --clear-groups \
+        cat "$dir/pki/hosts/h1-key.pem"
+    check "the group may ask for the status" \
+        tells '^plugin lun vm1 client a: local' status
+    check "for one LUN, as JSON" tells '"lun": "vm1"' --json status vm1
+    check "for paths" tells 'sdb .*good' paths
+    check "for peers" tells 'h2 ' peers
+    check "for events" tells 'local' events
+    check_fails "it reaches the processes with an order, and is refused" \
+        "only root and the process' own user" as "$GROUP" drain
+    check_fails "the check goes on to look at the key" \
+        'h1-key.pem: Permission denied' as "$GROUP" check
+    check_fails "who is not of the group is refused by the sockets" \
+        'cannot connect: Permission denied' as 54321 status
+else
+    for what in status paths peers events order check; do
+        pass "detourctl by the group: $what # SKIP not root"
+    done
 fi
 
 # ---- hostile texts -----------------------------------------------------------

@@ -551,6 +551,24 @@ test_config_health_looks_at_its_own_files_only(void **state)
     loader = config_load;
 }
 
+/* Nor is any file to those who only want to know what it says. */
+static void
+test_config_text_looks_at_no_files(void **state)
+{
+#define NO_SECRET                                                              \
+    HEAD "[lun v]\ndevice = iscsi://1.2.3.4/iqn.2001-04.x:y/0\n"               \
+         "chap_user = u\nchap_secret_file = $/none\n"
+
+    (void)state;
+    assert_mistake(NO_SECRET, 20, "No such file");
+    loader = config_load_text;
+    assert_good(CLOSED);
+    assert_good(NO_KEY);
+    assert_good(NO_SECRET);
+    assert_mistake(GOOD "fence = none\n", 19, "neither pr nor drain");
+    loader = config_load;
+}
+
 static void
 test_config_mistakes_of_hosts(void **state)
 {
@@ -763,6 +781,7 @@ main(void)
         cmocka_unit_test(test_config_health_takes_every_key),
         cmocka_unit_test(test_config_mistakes_of_health),
         cmocka_unit_test(test_config_health_looks_at_its_own_files_only),
+        cmocka_unit_test(test_config_text_looks_at_no_files),
         cmocka_unit_test(test_config_mistakes_of_hosts),
         cmocka_unit_test(test_config_mistakes_of_values),
         cmocka_unit_test(test_config_timers_that_do_not_fit),
