@@ -7,13 +7,13 @@
  *   change ends    older          the change took effect and stays
  *     (done)       newer          the same; or it took effect again and stays
  *     (maybe)      any            the same; or it took effect and stays
- *     (open)       any            the same: it is under way for longer
+ *   change fails   any            the same: it is under way for longer
  *   read ends      has it         the same
  *                  has it not     all under way took effect, one that makes its
  *                                 value last; without one this cannot be so
  *
  * "older" is a value that was there before the change began.  A change that is
- * done also ends the open ones whose failure was told before it began.
+ * done also ends the failed ones that were over before it began (cell.h).
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -200,13 +200,18 @@ cell_read_ends(struct cell *c, uint32_t id)
 /* ---- changes ---------------------------------------------------------- */
 
 int
-cell_change_begins(struct cell *c, uint32_t id, uint64_t value, uint64_t now_ns)
+cell_change_begins(struct cell *c, uint32_t id, uint32_t client, uint64_t value,
+                   uint64_t now_ns)
 {
     if (!grow((void **)&c->changes, &c->room_changes, c->nchanges,
               sizeof *c->changes))
         return -ENOMEM;
-    c->changes[c->nchanges++] = (struct cell_change){
-        .value = value, .start_ns = now_ns, .told_ns = UINT64_MAX, .id = id};
+    c->changes[c->nchanges++] = (struct cell_change){.value = value,
+                                                     .start_ns = now_ns,
+                                                     .told_ns = UINT64_MAX,
+                                                     .over_ns = UINT64_MAX,
+                                                     .id = id,
+                                                     .client = client};
     return 0;
 }
 
@@ -216,13 +221,17 @@ drop_change(struct cell *c, size_t i)
     c->changes[i] = c->changes[--c->nchanges];
 }
 
-/* Open changes whose failure was told before start_ns are over. */
+/* Failed changes that were over when this one began. */
 static void
-drop_open(struct cell *c, uint64_t start_ns)
+drop_failed(struct cell *c, const struct cell_change *done)
 {
-    for (size_t i = c->nchanges; i-- > 0;)
-        if (c->changes[i].told_ns < start_ns)
+    for (size_t i = c->nchanges; i-- > 0;) {
+        const struct cell_change *f = &c->changes[i];
+        uint64_t over = f->client == done->client ? f->told_ns : f->over_ns;
+
+        if (over < done->start_ns)
             drop_change(c, i);
+    }
 }
 
 static int
@@ -233,7 +242,7 @@ end_change(struct cell *c, size_t i, bool certain, uint64_t now_ns)
 
     drop_change(c, i);
     if (certain)
-        drop_open(c, change.start_ns);
+        drop_failed(c, &change);
     for (size_t k = 0; k < c->nstates; k++) {
         struct cell_state s = c->states[k];
 
@@ -244,17 +253,33 @@ end_change(struct cell *c, size_t i, bool certain, uint64_t now_ns)
     return step(c);
 }
 
+static size_t
+index_of(const struct cell *c, uint32_t id)
+{
+    size_t i = 0;
+
+    while (i < c->nchanges && c->changes[i].id != id)
+        i++;
+    return i;
+}
+
 int
 cell_change_ends(struct cell *c, uint32_t id, enum cell_end end,
                  uint64_t now_ns)
 {
-    for (size_t i = 0; i < c->nchanges; i++) {
-        if (c->changes[i].id != id)
-            continue;
-        if (end != CELL_OPEN)
-            return end_change(c, i, end == CELL_DONE, now_ns);
-        c->changes[i].told_ns = now_ns;
-        return 0;
-    }
-    return 0;
+    size_t i = index_of(c, id);
+
+    return i < c->nchanges ? end_change(c, i, end == CELL_DONE, now_ns) : 0;
+}
+
+void
+cell_change_fails(struct cell *c, uint32_t id, uint64_t now_ns,
+                  uint64_t over_ns)
+{
+    size_t i = index_of(c, id);
+
+    if (i == c->nchanges)
+        return;
+    c->changes[i].told_ns = now_ns;
+    c->changes[i].over_ns = over_ns;
 }

@@ -11,9 +11,8 @@
 
 /* How a change ended; the rules are in ruling.h. */
 enum cell_end {
-    CELL_DONE,  /* it took effect */
-    CELL_MAYBE, /* it did, or never will (a trim) */
-    CELL_OPEN   /* it did, or will, or will not (a failure) */
+    CELL_DONE, /* it took effect */
+    CELL_MAYBE /* it did, or never will (a trim) */
 };
 
 /* Changes that may take effect now. */
@@ -21,7 +20,9 @@ struct cell_change {
     uint64_t value;
     uint64_t start_ns;
     uint64_t told_ns; /* when its failure was told; UINT64_MAX before */
+    uint64_t over_ns; /* when its client was served again; UINT64_MAX: never */
     uint32_t id;
+    uint32_t client;
 };
 
 /* One thing that may be so: what is there now.  Changes take effect as late as
@@ -59,13 +60,20 @@ void cell_fini(struct cell *c);
  */
 int cell_reset(struct cell *c, const uint64_t *value);
 
-/* cell_change_begins - request id, which makes the unit hold value, begins. */
-int cell_change_begins(struct cell *c, uint32_t id, uint64_t value,
-                       uint64_t now_ns);
+/* cell_change_begins - client's request id begins, which makes the unit hold
+ * value. */
+int cell_change_begins(struct cell *c, uint32_t id, uint32_t client,
+                       uint64_t value, uint64_t now_ns);
 
-/* cell_change_ends - it ends. */
+/* cell_change_ends - it ends well. */
 int cell_change_ends(struct cell *c, uint32_t id, enum cell_end end,
                      uint64_t now_ns);
+
+/* cell_change_fails - its failure is told: it took effect, or will, or will
+ * not, until a change is done that the client began after now_ns, or another
+ * one after over_ns (UINT64_MAX: never). */
+void cell_change_fails(struct cell *c, uint32_t id, uint64_t now_ns,
+                       uint64_t over_ns);
 
 /* cell_read_begins - a read that will find value begins; -ENOSPC: too many are
  * under way, and this one is left out (do not call cell_read_ends). */

@@ -33,6 +33,8 @@ struct touch {
 struct judge {
     const struct trace *h;
     struct ruling *result;
+    uint32_t *clients; /* of each lane: the first lane of its client */
+    uint64_t *over_ns; /* of each request that failed; see cell.h */
     struct event *events;
     size_t nevents;
     uint64_t first_chunk;
@@ -92,6 +94,57 @@ make_events(struct judge *j)
             j->events[j->nevents++] = (struct event){r->end_ns, what + 1};
     }
     qsort(j->events, j->nevents, sizeof *j->events, by_time);
+    return 0;
+}
+
+/* ---- clients ---------------------------------------------------------- */
+
+static uint32_t
+client_of(const struct trace *h, const struct lane *lane)
+{
+    uint32_t i = 0;
+
+    while (h->lanes[i].writer != lane->writer)
+        i++;
+    return i;
+}
+
+static int
+make_clients(struct judge *j)
+{
+    j->clients = calloc(j->h->nlanes + 1, sizeof *j->clients);
+    if (!j->clients)
+        return -ENOMEM;
+    for (size_t i = 0; i < j->h->nlanes; i++)
+        j->clients[i] = client_of(j->h, &j->h->lanes[i]);
+    return 0;
+}
+
+/* From the last event to the first: when is a client served next? */
+static int
+find_over(struct judge *j)
+{
+    const struct trace *h = j->h;
+    uint64_t *served = malloc((h->nlanes + 1) * sizeof *served);
+
+    j->over_ns = malloc((h->nrequests + 1) * sizeof *j->over_ns);
+    if (!j->over_ns || !served) {
+        free(served);
+        return -ENOMEM;
+    }
+    for (size_t i = 0; i < h->nlanes; i++)
+        served[i] = NEVER;
+    for (size_t i = j->nevents; i-- > 0;) {
+        uint32_t what = j->events[i].what;
+        const struct request *r = request_of(j, what);
+        uint64_t *next = &served[j->clients[r->lane]];
+
+        if (what % 2)
+            j->over_ns[what / 2] = *next;
+        else if (request_ok(r) && r->end_ns < *next)
+            *next = r->end_ns;
+    }
+    free(served);
     return 0;
 }
 
@@ -210,12 +263,20 @@ initial_value(const struct judge *j, const struct place *p, uint64_t *value)
     return false;
 }
 
-static enum cell_end
-end_of(const struct request *r)
+static int
+change_event(struct judge *j, const struct request *r, uint32_t what)
 {
-    if (!request_ok(r))
-        return CELL_OPEN;
-    return r->kind == REQUEST_TRIM ? CELL_MAYBE : CELL_DONE;
+    uint32_t id = what / 2;
+
+    if (what % 2 == 0)
+        return cell_change_begins(&j->cell, id, j->clients[r->lane], r->value,
+                                  r->start_ns);
+    if (request_ok(r))
+        return cell_change_ends(
+            &j->cell, id, r->kind == REQUEST_TRIM ? CELL_MAYBE : CELL_DONE,
+            r->end_ns);
+    cell_change_fails(&j->cell, id, r->end_ns, j->over_ns[id]);
+    return 0;
 }
 
 static int
@@ -226,9 +287,7 @@ one_event(struct judge *j, const struct place *p, uint32_t what)
     int rc;
 
     if (r->kind != REQUEST_READ)
-        return what % 2
-                   ? cell_change_ends(&j->cell, id, end_of(r), r->end_ns)
-                   : cell_change_begins(&j->cell, id, r->value, r->start_ns);
+        return change_event(j, r, what);
     if (what % 2)
         return cell_read_ends(&j->cell, id);
     rc = cell_read_begins(&j->cell, id, trace_value(j->h, r, p->offset));
@@ -335,6 +394,10 @@ ruling_make(const struct trace *h, struct ruling *v)
     cell_init(&j.cell);
     r = make_events(&j);
     if (r == 0)
+        r = make_clients(&j);
+    if (r == 0)
+        r = find_over(&j);
+    if (r == 0)
         r = make_chunks(&j);
     if (r == 0)
         r = make_touches(&j);
@@ -344,5 +407,7 @@ ruling_make(const struct trace *h, struct ruling *v)
     free(j.touches);
     free(j.begins);
     free(j.events);
+    free(j.over_ns);
+    free(j.clients);
     return r;
 }

@@ -17,9 +17,12 @@
  *    answer, at least once; more often is allowed, since a route that changes
  *    sends a request again.  A trim that succeeded does so or does nothing.
  * 3. A request that failed, was lost with its connection or was never answered
- *    takes effect at any time after its start, or not at all.  But when a write
- *    or zero that began after the failure was told has succeeded, it is over:
- *    that one took effect after the last time that it did.
+ *    takes effect at any time after its start, or not at all.  But it is over
+ *    when a write or zero has succeeded that began after its failure was told,
+ *    if that is the same client's; another client's, if it began after the
+ *    first success of what the one that failed asked for after the failure:
+ *    until it is served again nobody has ended what it left.  The one that
+ *    succeeded took effect after the last time that the other did.
  * 4. A read that succeeded found the value of some moment between its start and
  *    its answer.  One that failed says nothing.
  *

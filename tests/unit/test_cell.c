@@ -21,12 +21,19 @@
 #define VALUES  4
 #define CASES   30000
 
+enum how {
+    DONE,
+    MAYBE,
+    FAILED
+};
+
 /* Requests 0 to CHANGES - 1 are changes, the rest reads.  Times are 1 to
  * 2 * ALL, each used once. */
 struct request {
     unsigned start, end; /* end 0: never */
-    unsigned value;
-    enum cell_end how;
+    unsigned value, client;
+    unsigned over; /* of a failure: when the client is served again; 0: never */
+    enum how how;
 };
 
 struct history {
@@ -149,16 +156,20 @@ keep(fits_fn *fits, unsigned i, unsigned gone)
     return nkeys > 0;
 }
 
-/* Failed changes that were told before change i began. */
+/* Failed changes that were over before change i began. */
 static unsigned
-told_before(const struct history *h, unsigned i)
+over_before(const struct history *h, unsigned i)
 {
     unsigned gone = 0;
 
-    for (unsigned k = 0; k < CHANGES; k++)
-        if (h->r[k].how == CELL_OPEN && h->r[k].end != 0 &&
-            h->r[k].end < h->r[i].start)
+    for (unsigned k = 0; k < CHANGES; k++) {
+        const struct request *f = &h->r[k];
+        unsigned over = f->client == h->r[i].client ? f->end : f->over;
+
+        if (f->how == FAILED && f->end != 0 && over != 0 &&
+            over < h->r[i].start)
             gone |= 1u << k;
+    }
     return gone;
 }
 
@@ -182,10 +193,10 @@ try_everything(const struct history *h)
                 *(change ? &changes : &reads) |= bit;
             if (h->r[i].start == now)
                 close_over(h, changes, reads);
-            if (h->r[i].end != now || (change && h->r[i].how == CELL_OPEN))
+            if (h->r[i].end != now || (change && h->r[i].how == FAILED))
                 continue;
-            gone = change && h->r[i].how == CELL_DONE ? told_before(h, i) : 0;
-            if (change && h->r[i].how == CELL_DONE)
+            gone = change && h->r[i].how == DONE ? over_before(h, i) : 0;
+            if (change && h->r[i].how == DONE)
                 ok = keep(change_fits, i, gone);
             else if (!change)
                 ok = keep(read_fits, i - CHANGES, 0);
@@ -200,17 +211,28 @@ try_everything(const struct history *h)
 /* ---- the real one ----------------------------------------------------- */
 
 static int
+change_event(struct cell *c, const struct request *r, unsigned i, unsigned now)
+{
+    if (r->start == now)
+        return cell_change_begins(c, i, r->client, r->value, now);
+    if (r->how != FAILED)
+        return cell_change_ends(c, i, r->how == DONE ? CELL_DONE : CELL_MAYBE,
+                                now);
+    cell_change_fails(c, i, now, r->over ? r->over : UINT64_MAX);
+    return 0;
+}
+
+static int
 one_event(struct cell *c, const struct history *h, unsigned i, unsigned now)
 {
     const struct request *r = &h->r[i];
 
-    if (r->start == now)
-        return i < CHANGES ? cell_change_begins(c, i, r->value, now)
-                           : cell_read_begins(c, i, r->value);
-    if (r->end == now)
-        return i < CHANGES ? cell_change_ends(c, i, r->how, now)
+    if (r->start != now && r->end != now)
+        return 0;
+    if (i < CHANGES)
+        return change_event(c, r, i, now);
+    return r->start == now ? cell_read_begins(c, i, r->value)
                            : cell_read_ends(c, i);
-    return 0;
 }
 
 static int
@@ -264,8 +286,7 @@ make_times(struct history *h)
 static void
 make_history(struct history *h)
 {
-    const enum cell_end hows[] = {CELL_DONE, CELL_DONE, CELL_DONE, CELL_MAYBE,
-                                  CELL_OPEN};
+    const enum how hows[] = {DONE, DONE, DONE, MAYBE, FAILED};
 
     memset(h, 0, sizeof *h);
     make_times(h);
@@ -279,9 +300,12 @@ make_history(struct history *h)
     }
     for (unsigned i = 0; i < ALL; i++) {
         h->r[i].value = below(VALUES);
+        h->r[i].client = below(2);
         h->r[i].how = hows[below(5)];
-        if (i < CHANGES && h->r[i].how == CELL_OPEN && below(3) == 0)
+        if (i < CHANGES && h->r[i].how == FAILED && below(3) == 0)
             h->r[i].end = 0;
+        if (h->r[i].end != 0 && below(3) != 0)
+            h->r[i].over = h->r[i].end + below(2 * ALL);
     }
 }
 
@@ -290,9 +314,10 @@ print_history(const struct history *h)
 {
     print_message("initial %u\n", h->initial);
     for (unsigned i = 0; i < ALL; i++)
-        print_message("%s %u: %u to %u, value %u, end %d\n",
-                      i < CHANGES ? "change" : "read", i, h->r[i].start,
-                      h->r[i].end, h->r[i].value, (int)h->r[i].how);
+        print_message("%s %u of %u: %u to %u, value %u, end %d, over %u\n",
+                      i < CHANGES ? "change" : "read", i, h->r[i].client,
+                      h->r[i].start, h->r[i].end, h->r[i].value,
+                      (int)h->r[i].how, h->r[i].over);
 }
 
 static void

@@ -197,6 +197,43 @@ test_ruling_failed_write_beside_a_newer_one(void **state)
                     "read 1.1 50 60 ok 0+512 1:1\n");
 }
 
+/* Nobody ends what a client left behind before it is served again. */
+static void
+test_ruling_failed_write_beside_another_client(void **state)
+{
+    (void)state;
+    possible(ZEROES "write 1.1 10 20 lost 0+512 1:1\n"
+                    "write 2.1 30 40 ok 0+512 2:1\n"
+                    "read 2.1 50 60 ok 0+512 2:1\n"
+                    "read 2.1 70 80 ok 0+512 1:1\n");
+    /* it was served again, but the other one had begun before */
+    possible(ZEROES "write 1.1 10 20 lost 0+512 1:1\n"
+                    "read 1.2 25 35 ok 0+512 0\n"
+                    "write 2.1 30 40 ok 0+512 2:1\n"
+                    "read 2.1 50 60 ok 0+512 1:1\n");
+    /* what it had asked for before the failure says nothing */
+    possible(ZEROES "read 1.2 15 25 ok 0+512 0\n"
+                    "write 1.1 10 20 lost 0+512 1:1\n"
+                    "write 2.1 30 40 ok 0+512 2:1\n"
+                    "read 2.1 50 60 ok 0+512 1:1\n");
+}
+
+static void
+test_ruling_failed_write_of_a_client_served_again(void **state)
+{
+    (void)state;
+    impossible(FAULT_OLD, ZEROES "write 1.1 10 20 lost 0+512 1:1\n"
+                                 "read 1.2 22 25 ok 0+512 0\n"
+                                 "write 2.1 30 40 ok 0+512 2:1\n"
+                                 "read 2.1 50 60 ok 0+512 1:1\n");
+    /* wherever it was served */
+    impossible(FAULT_OLD, "read 1.0 1 2 ok 0+1024 0*2\n"
+                          "write 1.1 10 20 lost 0+512 1:1\n"
+                          "write 1.1 22 25 ok 512+512 1:2\n"
+                          "write 2.1 30 40 ok 0+512 2:1\n"
+                          "read 2.1 50 60 ok 0+512 1:1\n");
+}
+
 static void
 test_ruling_newer_failure_ends_no_older_one(void **state)
 {
@@ -400,6 +437,8 @@ main(void)
         cmocka_unit_test(test_ruling_failed_write_then_undone),
         cmocka_unit_test(test_ruling_failed_write_after_a_newer_one),
         cmocka_unit_test(test_ruling_failed_write_beside_a_newer_one),
+        cmocka_unit_test(test_ruling_failed_write_beside_another_client),
+        cmocka_unit_test(test_ruling_failed_write_of_a_client_served_again),
         cmocka_unit_test(test_ruling_newer_failure_ends_no_older_one),
         cmocka_unit_test(test_ruling_zero_that_does_not_zero),
         cmocka_unit_test(test_ruling_trim_may_do_nothing),
