@@ -22,6 +22,7 @@ static const char *const names[RULE_COUNT] = {
     [RULE_DISK_SUSPECTS] = "disk-suspects",
     [RULE_DISK_GENERATION] = "disk-generation",
     [RULE_EVERY_KEY] = "every-key",
+    [RULE_VANISHED] = "vanished",
     [RULE_GRAVES] = "graves",
 };
 

@@ -13,7 +13,8 @@
 #include <stdbool.h>
 
 /* The names are those of tests/model/ and docs/fencing.md, but for the last
- * one, which like "graves" is of the iscsi backend alone. */
+ * two: "every-key", which like "graves" is of the iscsi backend alone, and
+ * "vanished". */
 enum rule {
     /* "suspect-self": a local write that was abandoned makes us a suspect */
     RULE_SUSPECT_SELF,
@@ -46,6 +47,8 @@ enum rule {
     RULE_GRAVES,
     /* "every-key": all keys of a host are preempted, of all its processes */
     RULE_EVERY_KEY,
+    /* "vanished": what was held is not sent for a client that is gone */
+    RULE_VANISHED,
     RULE_COUNT
 };
 

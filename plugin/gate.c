@@ -112,7 +112,8 @@ static int
 wait_for_route_locked(struct gate *g, struct gate_request *rq,
                       unsigned limit_ms)
 {
-    uint64_t deadline = limit_ms ? rq->begun_ms + limit_ms : CLOCK_NEVER;
+    uint64_t limit = limit_ms ? rq->begun_ms + limit_ms : CLOCK_NEVER;
+    uint64_t look = rq->look_ms ? clock_ms() + rq->look_ms : CLOCK_NEVER;
 
     for (;;) {
         stay_if_sealed_locked(g);
@@ -120,8 +121,9 @@ wait_for_route_locked(struct gate *g, struct gate_request *rq,
             return -ESHUTDOWN;
         if (g->route.where != GATE_HELD && !overlapped_locked(g, rq))
             return 0;
-        if (!wait_locked(g, &g->moved, deadline))
-            return -EIO;
+        rq->waited = true;
+        if (!wait_locked(g, &g->moved, look < limit ? look : limit))
+            return look < limit ? -EAGAIN : -EIO;
     }
 }
 
@@ -131,6 +133,7 @@ gate_enter(struct gate *g, struct gate_request *rq, unsigned limit_ms)
     int r;
 
     pthread_mutex_lock(&g->lock);
+    rq->waited = rq->listed;
     if (!rq->listed) {
         rq->begun_ms = clock_ms();
         list_locked(g, rq);

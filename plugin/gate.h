@@ -46,6 +46,7 @@ struct gate_request {
     /* set by the caller before gate_enter, first time zeroed */
     bool writes; /* WRITE, TRIM, ZERO */
     uint64_t offset, count;
+    unsigned look_ms; /* 0, or how long gate_enter may wait at once */
     /* fence = drain, and it writes: what becomes of it when gate_leave is told
      * that it is dirty, and then belongs to the gate; else NULL */
     struct orphan *orphan;
@@ -58,6 +59,7 @@ struct gate_request {
     struct lun_queue *queue; /* where it waits for the LUN, or NULL */
     /* read by the caller after gate_enter */
     struct gate_route route;
+    bool waited; /* it was held, or had been inside before */
 };
 
 struct gate {
@@ -91,6 +93,8 @@ void gate_fini(struct gate *g);
  *           0: never
  *
  * errors:  -EIO        limit_ms passed (the caller still owes gate_finish)
+ *          -EAGAIN     rq->look_ms passed: it is still held; call again, or
+ *                      give it up with gate_finish
  *          -ESHUTDOWN  the gate was closed
  * threads: any; rq belongs to the gate until gate_finish
  */

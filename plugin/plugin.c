@@ -279,11 +279,22 @@ wire_errno(int e)
                : e;
 }
 
-static int
-run(const struct request *q)
+/* nbdkit tells nobody that a client has gone, or has said NBD_CMD_DISC; but a
+ * sleep ends early then, with a word in the log (nbdkit_nanosleep in nbdkit's
+ * server/public.c). */
+static bool
+client_gone(void)
 {
-    int e = request_run(router, q, parameters.lun->timers.queue_limit);
+    return nbdkit_nanosleep(0, 0) < 0;
+}
 
+static int
+run(struct request *q)
+{
+    int e;
+
+    q->client_gone = client_gone;
+    e = request_run(router, q, parameters.lun->timers.queue_limit);
     if (e == 0)
         return 0;
     if (e == -EOPNOTSUPP && q->op == LUN_ZERO) { /* nbdkit writes zeroes */
@@ -292,8 +303,11 @@ run(const struct request *q)
     }
     nbdkit_error("lun %s: %s of %llu bytes at %llu: %s", parameters.lun->name,
                  op_name(q->op), (unsigned long long)q->count,
-                 (unsigned long long)q->offset, strerror(-e));
-    nbdkit_set_error(wire_errno(-e));
+                 (unsigned long long)q->offset,
+                 e == -ECANCELED
+                     ? "not sent: it was held, and its client is gone"
+                     : strerror(-e));
+    nbdkit_set_error(e == -ECANCELED ? ESHUTDOWN : wire_errno(-e));
     return -1;
 }
 
@@ -307,7 +321,11 @@ static int
 detour_pread(void *handle, void *buf, uint32_t count, uint64_t offset,
              uint32_t flags)
 {
-    struct request q = {LUN_READ, flags_of(flags), offset, count, buf};
+    struct request q = {.op = LUN_READ,
+                        .flags = flags_of(flags),
+                        .offset = offset,
+                        .count = count,
+                        .data = buf};
 
     (void)handle;
     return run(&q);
@@ -331,7 +349,7 @@ detour_pwrite(void *handle, const void *buf, uint32_t count, uint64_t offset,
 static int
 detour_flush(void *handle, uint32_t flags)
 {
-    struct request q = {LUN_FLUSH, flags_of(flags), 0, 0, NULL};
+    struct request q = {.op = LUN_FLUSH, .flags = flags_of(flags)};
 
     (void)handle;
     return run(&q);
@@ -340,7 +358,10 @@ detour_flush(void *handle, uint32_t flags)
 static int
 detour_trim(void *handle, uint32_t count, uint64_t offset, uint32_t flags)
 {
-    struct request q = {LUN_TRIM, flags_of(flags), offset, count, NULL};
+    struct request q = {.op = LUN_TRIM,
+                        .flags = flags_of(flags),
+                        .offset = offset,
+                        .count = count};
 
     (void)handle;
     return run(&q);
@@ -349,7 +370,10 @@ detour_trim(void *handle, uint32_t count, uint64_t offset, uint32_t flags)
 static int
 detour_zero(void *handle, uint32_t count, uint64_t offset, uint32_t flags)
 {
-    struct request q = {LUN_ZERO, flags_of(flags), offset, count, NULL};
+    struct request q = {.op = LUN_ZERO,
+                        .flags = flags_of(flags),
+                        .offset = offset,
+                        .count = count};
 
     (void)handle;
     if (!(flags & NBDKIT_FLAG_MAY_TRIM))

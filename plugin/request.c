@@ -14,8 +14,9 @@
 #include <string.h>
 
 #include "common/clock.h"
-#include "lun/error.h"
 #include "common/link.h"
+#include "common/rules.h"
+#include "lun/error.h"
 #include "plugin/orphans.h"
 #include "plugin/peers.h"
 
@@ -30,6 +31,9 @@
 #define EXTENTS_MS 500 /* then a range counts as allocated */
 
 #define LIMIT_LOOK_MS 100 /* once the limit has passed: has the route gone? */
+
+#define CLIENT_LOOK_MS                                                         \
+    1000 /* of one that is held: is its client still there? */
 
 /* What came of one piece on our own paths, where it is no error. */
 #define NOT_BEGUN 1 /* the route is being left */
@@ -423,6 +427,29 @@ attempt(struct attempt *a)
     return o;
 }
 
+/* A VM that was killed may run on another host by now: what it has written
+ * there is newer than what was held here. */
+static bool
+vanished(const struct attempt *a)
+{
+    return a->rq.waited && a->q->client_gone && rule_kept(RULE_VANISHED) &&
+           a->q->client_gone();
+}
+
+static int
+enter(struct attempt *a)
+{
+    struct gate *g = router_gate(a->router);
+    int e;
+
+    do {
+        e = gate_enter(g, &a->rq, a->limit_ms);
+        if ((e == 0 || e == -EAGAIN) && vanished(a))
+            return -ECANCELED;
+    } while (e == -EAGAIN);
+    return e;
+}
+
 int
 request_run(struct router *r, const struct request *q, unsigned limit_ms)
 {
@@ -437,8 +464,9 @@ request_run(struct router *r, const struct request *q, unsigned limit_ms)
     a.rq.writes = q->op != LUN_READ && q->op != LUN_FLUSH;
     a.rq.offset = q->offset;
     a.rq.count = q->count;
+    a.rq.look_ms = q->client_gone ? CLIENT_LOOK_MS : 0;
     do {
-        e = gate_enter(g, &a.rq, limit_ms);
+        e = enter(&a);
         if (e < 0) {
             a.answer = e;
             break;

@@ -3,6 +3,7 @@
 #ifndef DETOUR_PLUGIN_REQUEST_H
 #define DETOUR_PLUGIN_REQUEST_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "lun/lun.h"
@@ -14,6 +15,9 @@ struct request {
     uint64_t offset; /* bytes */
     uint64_t count;  /* bytes; 0 for LUN_FLUSH */
     char *data;      /* READ: filled; WRITE: read only; the VM's buffer */
+    /* has the client gone that asked for it?  From the calling thread; or NULL
+     */
+    bool (*client_gone)(void);
 };
 
 /* request_run - carry it out on whatever route there is, for as long as it
@@ -24,7 +28,8 @@ struct request {
  * errors:  -errno as the LUN answered (docs/design.md section 8: one that
  *          cannot be a path's, or -EIO from a peer twice, or from our own
  *          paths again and again); -EINVAL misaligned or out of range; -EIO
- *          held too long; -ESHUTDOWN
+ *          held too long; -ESHUTDOWN; -ECANCELED the client went while it was
+ *          held: it is not sent (again)
  * owns:    q and its data stay the caller's and are never touched after the
  *          return
  * threads: many at once; the calling thread keeps a queue of its own

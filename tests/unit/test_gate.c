@@ -194,6 +194,31 @@ test_gate_held_too_long_fails(void **state)
 }
 
 static void
+test_gate_comes_back_to_look(void **state)
+{
+    struct gate *g = *state;
+    struct gate_request rq = a_write(0, 512), other = a_write(512, 512);
+
+    rq.look_ms = 10;
+    assert_int_equal(gate_enter(g, &rq, 0), -EAGAIN);
+    assert_true(rq.waited);
+    /* the limit counts all the same */
+    rq.look_ms = 10000;
+    assert_int_equal(gate_enter(g, &rq, 30), -EIO);
+    open_local(g);
+    assert_int_equal(gate_enter(g, &rq, 0), 0);
+    assert_true(rq.waited);
+    leave_and_finish(g, &rq);
+
+    assert_int_equal(gate_enter(g, &other, 0), 0);
+    assert_false(other.waited);
+    gate_leave(g, &other, false);
+    assert_int_equal(gate_enter(g, &other, 0), 0);
+    assert_true(other.waited);
+    leave_and_finish(g, &other);
+}
+
+static void
 test_gate_closed_refuses_those_who_wait_and_come(void **state)
 {
     struct gate *g = *state;
@@ -763,6 +788,7 @@ main(void)
         TEST(test_gate_holds_until_it_is_opened),
         TEST(test_gate_each_opening_has_its_own_serial),
         TEST(test_gate_held_too_long_fails),
+        TEST(test_gate_comes_back_to_look),
         TEST(test_gate_closed_refuses_those_who_wait_and_come),
         TEST(test_gate_sealed_keeps_those_who_wait_and_come),
         TEST(test_gate_sealed_lets_those_inside_finish),

@@ -144,6 +144,73 @@ test_request_flags_reach_the_peer(void **state)
     assert_int_equal(t.commands[1].flags, LINK_NO_HOLE);
 }
 
+/* ---- whose client is gone ------------------------------------------------ */
+
+static unsigned looks;
+
+static bool
+is_gone(void)
+{
+    looks++;
+    return true;
+}
+
+static bool
+is_there(void)
+{
+    looks++;
+    return false;
+}
+
+/* Nobody is asked about a request that did not wait. */
+static void
+test_request_is_not_sent_again_for_a_client_that_is_gone(void **state)
+{
+    struct request q = {.op = LUN_ZERO, .count = 512, .client_gone = is_gone};
+
+    (void)state;
+    looks = 0;
+    ROUTES(GATE_PEER, GATE_LOCAL);
+    assert_int_equal(request_run(router, &q, 0), 0);
+    assert_int_equal(looks, 0);
+    assert_int_equal(t.ncommands, 1);
+
+    t.next_answer = 0;
+    ANSWERS({.error = -ENOTCONN});
+    assert_int_equal(request_run(router, &q, 0), -ECANCELED);
+    assert_int_equal(looks, 1);
+    assert_int_equal(t.ncommands, 2);
+    assert_int_equal(t.nios, 0);
+    assert_true(gate_drain(&t.gate, clock_ms())); /* it has left */
+}
+
+static void
+test_request_is_sent_again_for_a_client_that_is_there(void **state)
+{
+    struct request q = {.op = LUN_ZERO, .count = 512, .client_gone = is_there};
+
+    (void)state;
+    looks = 0;
+    ROUTES(GATE_PEER, GATE_LOCAL);
+    ANSWERS({.error = -ENOTCONN});
+    assert_int_equal(request_run(router, &q, 0), 0);
+    assert_int_equal(looks, 1);
+    assert_int_equal(t.nios, 1);
+}
+
+static void
+test_request_held_for_a_client_that_is_gone(void **state)
+{
+    struct request q = {.op = LUN_ZERO, .count = 512, .client_gone = is_gone};
+
+    (void)state;
+    looks = 0;
+    gate_hold(&t.gate);
+    assert_int_equal(request_run(router, &q, 0), -ECANCELED);
+    assert_int_equal(looks, 1);
+    assert_int_equal(t.nios, 0);
+}
+
 /* ---- large ones --------------------------------------------------------- */
 
 static void
@@ -276,6 +343,9 @@ main(void)
         TEST(test_request_draining_peer_did_not_carry_it_out),
         TEST(test_request_peer_without_memory_is_left),
         TEST(test_request_flags_reach_the_peer),
+        TEST(test_request_is_not_sent_again_for_a_client_that_is_gone),
+        TEST(test_request_is_sent_again_for_a_client_that_is_there),
+        TEST(test_request_held_for_a_client_that_is_gone),
         TEST(test_request_large_ones_are_split),
         TEST(test_request_stops_at_the_first_piece_that_fails),
         TEST(test_request_trim_is_advice),
