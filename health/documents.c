@@ -50,9 +50,10 @@ processes(const struct picture *p, const struct moment *now)
         const struct picture_source *s = &p->processes[i];
         bool silent = picture_silent(s, PICTURE_SILENT_MS, now->ms);
 
-        a = append(a, json_pack("{s:s, s:b, s:o, s:o, s:s?, s:s?, s:O?}",
+        a = append(a, json_pack("{s:s, s:b, s:o, s:o, s:o, s:s?, s:s?, s:O?}",
                                 "name", s->name, "answers", (int)!silent,
-                                "age_s", age_s(s->answered_ms, now), "known_s",
+                                "age_s", age_s(s->answered_ms, now), "asked_s",
+                                age_s(s->asked_ms, now), "known_s",
                                 age_s(s->since_ms, now), "error",
                                 s->error[0] ? s->error : NULL, "lun",
                                 judge_lun_of(p, s), "answer", s->answer));

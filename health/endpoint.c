@@ -24,10 +24,7 @@
 #define CLIENT_MS      10000
 #define CLIENT_MEMORY  (32 * 1024)
 #define JSON_AS_SERVED (JSON_COMPACT | JSON_REAL_PRECISION(12))
-/* An answer serves all who ask within this time: with 64 LUNs it takes some
- * 10 ms to make, and strangers may ask as often as they like. */
-#define SHARED_MS 100
-#define PAGES     5
+#define PAGES          5
 
 struct answer {
     unsigned status;
@@ -141,7 +138,7 @@ get_page(struct endpoint *e, size_t i, const struct moment *now)
     const struct picture *p = gather_lock(e->gather);
     struct answer *last = &e->last[i].answer, a;
 
-    if (!last->body || now->ms >= e->last[i].made_ms + SHARED_MS) {
+    if (!last->body || now->ms >= e->last[i].made_ms + ENDPOINT_SHARED_MS) {
         free(last->body);
         *last = (struct answer){.status = MHD_HTTP_OK};
         pages[i].make(last, p, now);

@@ -5,6 +5,10 @@
 
 #include "health/gather.h"
 
+/* An answer serves all who ask within this time: with 64 LUNs it takes some
+ * 10 ms to make, and strangers may ask as often as they like. */
+#define ENDPOINT_SHARED_MS 100
+
 struct endpoint;
 
 /* endpoint_start - answer on the addresses of c->health, or on this host's.

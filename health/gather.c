@@ -61,21 +61,23 @@ pause_until(struct gather *g, uint64_t deadline_ms)
 
 static void
 take_answers(struct gather *g, char *const *paths, size_t n,
-             struct ctl_call *calls)
+             struct ctl_call *calls, uint64_t asked_ms)
 {
     uint64_t now_ms = clock_ms();
 
     pthread_mutex_lock(&g->lock);
     if (picture_processes(&g->picture, paths, n, now_ms) == 0) {
         for (size_t i = 0; i < n; i++) {
+            struct picture_source *s = &g->picture.processes[i];
             struct ctl_call *c = &calls[i];
             bool good = c->status == 200;
 
             /* sorted alike, since their folder is one */
-            picture_heard(&g->picture.processes[i], good ? c->reply : NULL,
-                          c->error, now_ms);
-            if (good)
-                c->reply = NULL;
+            picture_heard(s, good ? c->reply : NULL, c->error, now_ms);
+            if (!good)
+                continue;
+            s->asked_ms = asked_ms;
+            c->reply = NULL;
         }
     }
     pthread_mutex_unlock(&g->lock);
@@ -97,6 +99,7 @@ processes_round(struct gather *g)
     char **paths = NULL;
     int n = ctl_find(g->config->rundir, &paths);
     struct ctl_call *calls;
+    uint64_t asked_ms;
 
     if (n < 0) {
         tell_blind(g, n);
@@ -110,8 +113,9 @@ processes_round(struct gather *g)
             .path = "/status",
             .timeout_ms = PICTURE_ASK_TIMEOUT_MS,
         };
+    asked_ms = clock_ms();
     if (calls && ctl_ask(calls, (size_t)n) == 0)
-        take_answers(g, paths, (size_t)n, calls);
+        take_answers(g, paths, (size_t)n, calls, asked_ms);
     for (int i = 0; i < n; i++) {
         if (calls)
             ctl_call_fini(&calls[i]);

@@ -43,6 +43,7 @@ struct picture_source {
     char *name;           /* "plugin-LUN-CLIENT", "proxy"; a host's name */
     uint64_t since_ms;    /* when it was first seen */
     json_t *answer;       /* its last; NULL: none yet */
+    uint64_t asked_ms;    /* when that was asked for; 0: never */
     uint64_t answered_ms; /* when that came; 0: never */
     char error[300];      /* why there was none the last time; "": there was */
     struct history stall_ms, probe_us;

@@ -119,6 +119,7 @@ registering(struct serve *s, const struct serve_sample *w, uint64_t now_ms)
         return enter(s, SERVE_WAITING, text, now_ms, 0);
     }
     s->held = true;
+    s->settled = true;
     s->registration_no = w->registration_no;
     if (w->drain)
         return enter(s, SERVE_DRAINED, "drained", now_ms, 0);

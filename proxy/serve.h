@@ -50,6 +50,8 @@ struct serve {
     uint64_t since_ms;        /* of the last change of state */
     uint64_t registration_no; /* sessions of now are admitted under it */
     bool held;         /* lun_register succeeded and no lun_release since */
+    bool settled;      /* it succeeded once, and so has waited for, or fenced,
+                          what a killed predecessor left under way */
     uint64_t retry_ms; /* no register before */
     char reason[200];  /* for people; never empty */
 };

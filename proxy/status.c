@@ -73,15 +73,15 @@ share(struct share *s)
     share_get_status(s, &st);
     share_each_session(s, add_session, sessions);
     share_each_work(s, add_work, clients);
-    return json_pack("{s:s, s:s, s:s, s:f, s:b, s:I, s:I, s:o, s:o, s:o}",
-                     "lun", share_config(s)->name, "state",
-                     serve_state_name(st.serve.state), "reason",
-                     st.serve.reason, "since_s",
-                     age_s(st.serve.since_ms, clock_ms()), "draining",
-                     (int)st.drain, "fences", (json_int_t)st.fences,
-                     "fences_failed", (json_int_t)st.fences_failed,
-                     "lun_status", report_lun(share_lun(s), &st.monitor),
-                     "sessions", sessions, "clients", clients);
+    return json_pack(
+        "{s:s, s:s, s:s, s:f, s:b, s:b, s:I, s:I, s:o, s:o, s:o}", "lun",
+        share_config(s)->name, "state", serve_state_name(st.serve.state),
+        "reason", st.serve.reason, "since_s",
+        age_s(st.serve.since_ms, clock_ms()), "draining", (int)st.drain,
+        "settled", (int)st.serve.settled, "fences", (json_int_t)st.fences,
+        "fences_failed", (json_int_t)st.fences_failed, "lun_status",
+        report_lun(share_lun(s), &st.monitor), "sessions", sessions, "clients",
+        clients);
 }
 
 static unsigned

@@ -53,9 +53,10 @@ test_documents_status_tells_the_age_of_each_answer(void **state)
     json_t *s;
 
     (void)state;
-    heard("plugin-vm1-a", 1500, PLUGIN);
+    heard("plugin-vm1-a", 1500, PLUGIN)->asked_ms = NOW_MS - 2250;
     s = status_now();
     p = nth(s, "processes", 0);
+    assert_true(field_number(p, "asked_s", -1) == 2.25);
     assert_true(json_is_true(json_object_get(p, "answers")));
     assert_true(field_number(p, "age_s", -1) == 1.5);
     assert_true(field_is(p, "lun", "vm1"));

@@ -31,6 +31,7 @@ serving(struct serve *s)
     struct serve_sample w = good();
 
     serve_init(s, 1);
+    assert_false(s->settled);
     w.members = 0;
     assert_int_equal(serve_step(s, &w, 2), SERVE_REGISTER | SERVE_CHANGED);
     assert_int_equal(s->state, SERVE_REGISTERING);
@@ -38,6 +39,7 @@ serving(struct serve *s)
     assert_int_equal(serve_step(s, &w, 3), SERVE_CHANGED);
     assert_int_equal(s->state, SERVE_SERVING);
     assert_int_equal(s->registration_no, 7);
+    assert_true(s->settled);
 }
 
 static void
@@ -79,6 +81,7 @@ test_serve_failed_register_is_tried_again_later(void **state)
     assert_int_equal(serve_step(&s, &w, 100), SERVE_CHANGED);
     assert_int_equal(s.state, SERVE_WAITING);
     assert_non_null(strstr(s.reason, "cannot register"));
+    assert_false(s.settled);
     assert_int_equal(serve_due_ms(&s, 100), 100 + SERVE_RETRY_MS);
     w.register_done = false;
     assert_int_equal(serve_step(&s, &w, 100 + SERVE_RETRY_MS - 1), 0);
