@@ -25,7 +25,10 @@ struct ctl {
     const char *client;    /* or NULL */
     bool json, follow;
     unsigned for_s;                   /* redirect's; 0: until return */
+    unsigned wait_s;                  /* gone's; 0: do not */
     const char *command, *lun, *host; /* the latter two or NULL */
+    char **args;                      /* all that followed the command */
+    int nargs;
 
     char **sockets;
     struct ctl_call *calls; /* one for each socket */

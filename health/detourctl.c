@@ -12,10 +12,12 @@
 #include "health/check.h"
 #include "health/ctl.h"
 #include "health/ctl_colour.h"
+#include "health/ctl_gone.h"
 #include "health/ctl_order.h"
 #include "health/ctl_show.h"
 
 #define DEFAULT_RUNDIR "/run/detour"
+#define HOSTS_MAX      255 /* named at once */
 
 /* ---- commands ------------------------------------------------------------ */
 
@@ -35,7 +37,7 @@ static const struct command {
     int (*run)(struct ctl *c);
     int min_args, max_args;
     bool takes_client;
-    bool host_first; /* HOST [LUN], not LUN [HOST] */
+    bool host_first; /* HOST [LUN], or HOST...; not LUN [HOST] */
     bool no_rundir;  /* begins with the configuration */
 } commands[] = {
     {"status", ctl_show_status, 0, 1, true, false, false},
@@ -50,6 +52,7 @@ static const struct command {
     {"drain", ctl_order_drain, 0, 1, false, false, false},
     {"undrain", ctl_order_undrain, 0, 1, false, false, false},
     {"confirm-dead", ctl_order_confirm_dead, 1, 2, true, true, false},
+    {"gone", ctl_gone, 1, HOSTS_MAX, false, true, true},
 };
 
 /* ---- the command line ---------------------------------------------------- */
@@ -71,6 +74,8 @@ static const char usage[] =
     "  undrain [LUN]        serve them again\n"
     "  confirm-dead HOST [LUN]\n"
     "                       the host is powered off: wait for it no more\n"
+    "  gone HOST...         may what ran on these hosts, which are off, be\n"
+    "                       started elsewhere?\n"
     "\n"
     "options:\n"
     "  --config FILE        configuration (" CONFIG_DEFAULT_FILE ")\n"
@@ -79,6 +84,9 @@ static const char usage[] =
     "  --json               answers as JSON\n"
     "  --for TIME           redirect: only for so long (30s, 10m, 2h)\n"
     "  --follow             events: go on with what changes from now on\n"
+    "  --lun NAME           gone: only this LUN\n"
+    "  --wait TIME          gone: ask for so long, until they may (30s, 10m, "
+    "2h)\n"
     "  --sysroot DIR        check: DIR/etc, DIR/proc, DIR/sys instead of /\n"
     "  --help, --version\n";
 
@@ -88,6 +96,8 @@ misused(const char *text, const char *what)
     fprintf(stderr, "detourctl: %s%s; try detourctl --help\n", text, what);
     return CTL_CANNOT;
 }
+
+#define WANTS_SPAN " wants a time such as 30s, 10m or 2h, at most 24h, not "
 
 /* "90", "90s", "10m", "2h"; 0: it is no such time. */
 static unsigned
@@ -123,6 +133,8 @@ parse_options(struct ctl *c, int argc, char **argv)
         JSON,
         FOR,
         FOLLOW,
+        LUN,
+        WAIT,
         SYSROOT,
         HELP,
         VERSION
@@ -134,6 +146,8 @@ parse_options(struct ctl *c, int argc, char **argv)
         {"json", no_argument, NULL, JSON},
         {"for", required_argument, NULL, FOR},
         {"follow", no_argument, NULL, FOLLOW},
+        {"lun", required_argument, NULL, LUN},
+        {"wait", required_argument, NULL, WAIT},
         {"sysroot", required_argument, NULL, SYSROOT},
         {"help", no_argument, NULL, HELP},
         {"version", no_argument, NULL, VERSION},
@@ -159,12 +173,18 @@ parse_options(struct ctl *c, int argc, char **argv)
         case FOR:
             c->for_s = parse_span(optarg);
             if (c->for_s == 0)
-                return misused("--for wants a time such as 30s, 10m or 2h, "
-                               "at most 24h, not ",
-                               optarg);
+                return misused("--for" WANTS_SPAN, optarg);
             break;
         case FOLLOW:
             c->follow = true;
+            break;
+        case LUN:
+            c->lun = optarg;
+            break;
+        case WAIT:
+            c->wait_s = parse_span(optarg);
+            if (c->wait_s == 0)
+                return misused("--wait" WANTS_SPAN, optarg);
             break;
         case SYSROOT:
             c->sysroot = optarg;
@@ -232,7 +252,25 @@ wrong_option(const struct ctl *c, const struct command *command)
         return "--rundir means nothing to ";
     if (c->follow && command->run != ctl_show_events)
         return "--follow means nothing to ";
+    if (c->wait_s && command->run != ctl_gone)
+        return "--wait means nothing to ";
+    if (c->lun && command->run != ctl_gone)
+        return "--lun means nothing to ";
     return NULL;
+}
+
+/* Which of them is the LUN, and which the host; gone takes hosts alone. */
+static void
+take_args(struct ctl *c, const struct command *command, char **args, int nargs)
+{
+    c->args = args;
+    c->nargs = nargs;
+    if (command->run == ctl_gone)
+        return;
+    if (nargs > command->host_first)
+        c->lun = args[command->host_first];
+    if (nargs > !command->host_first)
+        c->host = args[!command->host_first];
 }
 
 static int
@@ -258,12 +296,7 @@ run(struct ctl *c, int argc, char **argv)
         return misused("too many arguments for ", c->command);
     if (wrong_option(c, command))
         return misused(wrong_option(c, command), c->command);
-    c->lun = nargs > command->host_first
-                 ? argv[optind + 1 + command->host_first]
-                 : NULL;
-    c->host = nargs > !command->host_first
-                  ? argv[optind + 1 + !command->host_first]
-                  : NULL;
+    take_args(c, command, argv + optind + 1, nargs);
     if (!command->no_rundir && !choose_rundir(c))
         return CTL_CANNOT;
     ctl_colour_choose(stdout);
