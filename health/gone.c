@@ -179,19 +179,20 @@ judge_proxy(const struct gone *g, const struct gone_word *w,
             const json_t *process, const char *lun)
 {
     const json_t *answer = json_object_get(process, "answer");
+    double asked_s = field_number(process, "asked_s", -1);
     const json_t *share;
     struct finding f;
 
     if (!json_is_true(json_object_get(process, "answers")))
         return not_clear(WAIT_OR_OFF, "its proxy does not answer: %s",
                          field_text(process, "error"));
-    if (!field_has(process, "asked_s"))
+    if (asked_s < 0)
         return not_clear(OTHER_RELEASE,
                          "it does not say how old its proxy's answer is");
     if (!field_is(answer, "process", "proxy") ||
         !field_is(answer, "host", w->peer->name))
         return not_clear(COMPARE, "its proxy answers as another one");
-    if (field_number(process, "asked_s", 0) + SLACK_S > w->after_s) {
+    if (asked_s + SLACK_S > w->after_s) {
         f = not_clear("ask again",
                       "its proxy's answer is older than the question");
         f.stale = true;

@@ -228,15 +228,22 @@ test_gone_answer_older_than_the_question_counts_for_nothing(void **state)
     assert_stale(0.75, false);
 }
 
+#define AGED(age)                                                              \
+    STATUS("{'name': 'proxy', 'answers': true, 'age_s': 0.1, " age             \
+           " 'answer': {'process': 'proxy', 'host': 'c', 'luns': [" SHARE(     \
+               SERVING ", " QUIET) "]}}")
+
 static void
 test_gone_answer_without_an_age(void **state)
 {
+    const char *why = "it does not say how old its proxy's answer is";
+
     (void)state;
-    assert_not_clear(
-        STATUS("{'name': 'proxy', 'answers': true, 'age_s': 0.1, 'answer':"
-               " {'process': 'proxy', 'host': 'c', 'luns': [" SHARE(
-                   SERVING ", " QUIET) "]}}"),
-        "it does not say how old its proxy's answer is", RELEASE);
+    assert_not_clear(AGED(""), why, RELEASE);
+    assert_not_clear(AGED("'asked_s': null,"), why, RELEASE);
+    assert_not_clear(AGED("'asked_s': '0.1',"), why, RELEASE);
+    assert_not_clear(AGED("'asked_s': -0.1,"), why, RELEASE);
+    assert_clear(AGED("'asked_s': 0,"));
 }
 
 /* ---- what the proxy has ----------------------------------------------------
