@@ -179,31 +179,45 @@ is_connected(int fd)
     return getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &len) == 0 && err == 0;
 }
 
+/* Looks at those that are ready and closes them; counts the others. */
+static size_t
+look_at(struct pollfd *fds, size_t n, bool *connected)
+{
+    size_t left = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        if (fds[i].fd < 0)
+            continue;
+        if (!fds[i].revents) {
+            left++;
+            continue;
+        }
+        *connected |= is_connected(fds[i].fd);
+        close(fds[i].fd);
+        fds[i].fd = -1;
+    }
+    return left;
+}
+
 /* Whether anybody listens where the host's proxy does. */
 static bool
 proxy_listens(const struct config_host *h)
 {
-    uint64_t now_ms = clock_ms(), end_ms = now_ms + CONNECT_MS;
     struct pollfd *fds = calloc(h->naddresses + 1, sizeof *fds);
+    uint64_t end_ms = clock_ms() + CONNECT_MS, now_ms;
     bool listens = false;
 
-    for (size_t i = 0; fds && i < h->naddresses; i++)
+    if (!fds)
+        return false;
+    for (size_t i = 0; i < h->naddresses; i++)
         fds[i] = (struct pollfd){
             .fd = begin_connect(h->addresses[i], h->port),
             .events = POLLOUT,
         };
-    for (; fds && !listens && now_ms < end_ms; now_ms = clock_ms()) {
-        if (poll(fds, h->naddresses, (int)(end_ms - now_ms)) <= 0)
-            continue;
-        for (size_t i = 0; i < h->naddresses; i++) {
-            if (fds[i].fd < 0 || !fds[i].revents)
-                continue;
-            listens |= is_connected(fds[i].fd);
-            close(fds[i].fd);
-            fds[i].fd = -1;
-        }
-    }
-    for (size_t i = 0; fds && i < h->naddresses; i++)
+    while (look_at(fds, h->naddresses, &listens) > 0 && !listens &&
+           (now_ms = clock_ms()) < end_ms)
+        poll(fds, h->naddresses, (int)(end_ms - now_ms));
+    for (size_t i = 0; i < h->naddresses; i++)
         if (fds[i].fd >= 0)
             close(fds[i].fd);
     free(fds);

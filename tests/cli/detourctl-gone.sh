@@ -119,17 +119,11 @@ check "not clear, as JSON" jq -e '.clear == false and (.lines[0] |
     .clear == false and .stale == false and (.reason | test("2 writes")) and
     (.advice | test("wait")))' "$dir/out"
 is "with its exit status" "$status" 1
-# start_wait - in the background, $waiter, until it waits between two questions.
-waits() {
-    local blocked
-    blocked=$(sed -n 's/^SigBlk:[[:space:]]*/0x/p' "/proc/$waiter/status")
-    ((blocked & 2)) # SIGINT
-}
+# start_wait - in the background, $waiter.
 start_wait() {
     "$BUILD/detourctl" --config "$dir/h1/detour.conf" gone h2 --wait 60s \
         >"$dir/waited" &
     waiter=$!
-    check "a wait" within 5000 waits
 }
 start_wait
 known 1
@@ -140,10 +134,14 @@ check "which is told" grep -q '^all clear' "$dir/waited"
 has "$of_h2"
 known 1
 start_wait
-kill -INT $waiter
+# A shell starts its jobs with SIGINT ignored: one that comes too early is lost.
+broken_off() {
+    kill -INT $waiter
+    grep -q '^not clear' "$dir/waited"
+}
+check "a wait that is broken off tells what it knows" within 5000 broken_off
 wait $waiter
-is "may be broken off" $? 1
-check "and tells what it knows" grep -q '^not clear' "$dir/waited"
+is "with its exit status" $? 1
 
 has "{\"host\": \"h2\", \"connections\": [],
       \"unfinished_writes\": 1e300}"
