@@ -144,6 +144,18 @@ is "b's write did not come again" "$(landed O)" "$landed"
 
 # ---- a peer that cannot say -------------------------------------------------------
 
+post proxy-c /drain >/dev/null
+check "c is drained" within 5000 proxy_is c drained
+check "which is as good" says 0 'peer c, lun disk: clear' a b
+kill_proxy c
+check "a proxy that was killed is no proof" says 1 \
+    'peer c, lun disk: not clear: its proxy does not answer' a b --wait 3s
+black_hole c
+start_proxy c
+check "nor is the next one without paths, which has not looked" says 1 \
+    'c, lun disk: not clear: .*(has not served since|writes were given up)' a b
+heal_paths c
+check "it has, once it serves" says 0 'peer c, lun disk: clear' a b --wait 30s
 kill -STOP "${LAB_PID[proxy-c]}"
 check "a proxy that hangs is no proof" says 1 \
     'peer c, lun disk: not clear: its proxy (does not answer|.s answer is older)' \
