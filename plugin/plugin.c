@@ -13,9 +13,11 @@
 #include <nbdkit-plugin.h>
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "common/log.h"
 #include "health/control.h"
@@ -288,6 +290,22 @@ client_gone(void)
     return nbdkit_nanosleep(0, 0) < 0;
 }
 
+#define DROP_APART_MS 20
+
+/* nbdkit before 1.34 may abort when two replies fail at the same time, as those
+ * to a client that is gone do.  What was held comes out all at once; the first
+ * reply that fails keeps nbdkit from sending the others. */
+static void
+drop_apart(void)
+{
+    static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
+    const struct timespec apart = {.tv_nsec = DROP_APART_MS * 1000000};
+
+    pthread_mutex_lock(&turn);
+    nanosleep(&apart, NULL);
+    pthread_mutex_unlock(&turn);
+}
+
 static int
 run(struct request *q)
 {
@@ -307,6 +325,8 @@ run(struct request *q)
                  e == -ECANCELED
                      ? "not sent: it was held, and its client is gone"
                      : strerror(-e));
+    if (e == -ECANCELED)
+        drop_apart();
     nbdkit_set_error(e == -ECANCELED ? ESHUTDOWN : wire_errno(-e));
     return -1;
 }
