@@ -256,6 +256,8 @@ print_names(const struct gone *g)
 {
     for (size_t i = 0; i < g->nhosts; i++)
         printf("%s%s", i == 0 ? "" : ", ", g->hosts[i]->name);
+    if (g->lun)
+        printf(" on lun %s", g->lun);
     puts("");
 }
 

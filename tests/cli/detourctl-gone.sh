@@ -74,7 +74,8 @@ done
 
 ends "no detour-health" 1 'peer h1, lun vm1: not clear: its detour-health does
 * not answer: .*; start its detour-health, or power it off' '^$' h2
-ends "only its LUNs" 0 '^all clear: no other host has anything left of h2$' \
+ends "only its LUNs" 0 \
+    '^all clear: no other host has anything left of h2 on lun vm2$' \
     '^$' h2 --lun vm2
 before=$(date +%s%N)
 gone h2 --wait 3s
