@@ -19,8 +19,8 @@ start_hosts
 check "a registers with a path down, on the other one" \
     within 3000 registrations_are a 1
 check "c registers on its only path" within 3000 registrations_are c 1
-load_start a --rate 50 --depth 4
-load_start c --rate 50 --depth 4
+load_start a --rate 25 --depth 4
+load_start c --rate 25 --depth 4
 heal_path a 1
 check "multipathd puts the path back" within 5000 dm_active a 2
 expect_registered a 2 5000

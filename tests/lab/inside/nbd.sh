@@ -31,7 +31,8 @@ nbd_size_known() {
 }
 
 # files_write - one file after the other, synced, its checksum noted, until the
-# file "stop" is there.
+# file "stop" is there.  The pause is for the processor, which has to emulate
+# every byte: what the route does takes seconds, and a few files in each will do.
 files_write() {
     local i=0
     while [[ ! -e $LAB_DIR/stop ]]; do
@@ -41,6 +42,7 @@ files_write() {
         sed -i "/ $i\$/d" "$LAB_DIR/sums"
         (cd "$MNT" && md5sum "$i") >>"$LAB_DIR/sums"
         echo "$i" >>"$LAB_DIR/written"
+        nap 50
     done
 }
 

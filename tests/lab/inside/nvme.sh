@@ -86,7 +86,7 @@ start_hosts
 is "a and b see one LUN" "$(value plugin-a-vm lun_status.id)" \
     "$(value plugin-b-vm lun_status.id)"
 check "a has two paths" within 5000 usable 2
-load_start a --rate 50 --depth 4
+load_start a --rate 25 --depth 4
 
 ana 1 inaccessible
 check "a path without access is not good" within 5000 usable 1

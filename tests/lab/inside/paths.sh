@@ -20,7 +20,7 @@ is "all hosts see one LUN: by the map's name, through a map, on a disk" \
     "naa.${LUN_WWID#3}"
 check "a is registered on both of its paths" within 3000 registrations_are a 2
 check "c, on a plain disk, on its one" within 3000 registrations_are c 1
-load_start a --rate 50 --depth 4
+load_start a --rate 25 --depth 4
 
 load_mark a one-cut
 cut_path a 1

@@ -58,7 +58,7 @@ lab_up
 trap leave_queueing EXIT
 check "the map of a queues without a path" queueing on
 start_hosts
-load_start a --rate 50 --depth 4
+load_start a --rate 25 --depth 4
 cut_paths a
 expect_route a "redirected *" 10000
 expect_io a 5000

@@ -85,7 +85,7 @@ is "growing moved no route" "$(route_of a) $(route_of b)" "local local"
 
 # ---- the devices are removed ---------------------------------------------------
 
-load_start a --rate 50 --depth 4
+load_start a --rate 25 --depth 4
 for n in 1 2; do
     check "the device of path $n is removed" path_withdraw a $n
 done
