@@ -106,7 +106,11 @@ run_scenario() {
         "sh /lab/tests/lab/inside/run.sh $1 $SCENARIO_SECONDS"
     rc=$?
     if ((rc == 255)); then
-        fail "$1: ends within $((SCENARIO_LIMIT / 1000)) s"
+        if boot_alive; then
+            fail "$1: ends within $((SCENARIO_LIMIT / 1000)) s"
+        else
+            fail "$1: the guest lives" "QEMU has ended"
+        fi
         console
         return 1
     fi
