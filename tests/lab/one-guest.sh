@@ -150,7 +150,8 @@ repeat() {
     case $1 in
     "ok "*) pass "${1#*- }" ;;
     "not ok "*) fail "${1#*- }" ;;
-    *) printf '%s\n' "$1" ;;
+    "#"* | "") printf '%s\n' "$1" ;;
+    *) printf '# %s\n' "$1" ;; # of the shell itself
     esac
 }
 
