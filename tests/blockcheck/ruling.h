@@ -19,10 +19,11 @@
  * 3. A request that failed, was lost with its connection or was never answered
  *    takes effect at any time after its start, or not at all.  But it is over
  *    when a write or zero has succeeded that began after its failure was told,
- *    if that is the same client's; another client's, if it began after the
- *    first success of what the one that failed asked for after the failure:
- *    until it is served again nobody has ended what it left.  The one that
- *    succeeded took effect after the last time that the other did.
+ *    if that is the same client's (one run of blockcheck is one client);
+ *    another client's, if it began after the first success of what the one
+ *    that failed asked for after the failure: until it is served again nobody
+ *    has ended what it left.  The one that succeeded took effect after the last
+ *    time that the other did.
  * 4. A read that succeeded found the value of some moment between its start and
  *    its answer.  One that failed says nothing.
  *
