@@ -5,8 +5,10 @@
 #
 # Goal: the guest sees a pause and nothing else.  On healthy routes its downtime
 # (QMP's query-migrate) is at most 1.5 times that of a second VM, on plain
-# qemu-nbds of the same SAN: medians, of moves that take turns.  Redirected, its
-# last requests take one hop more over TLS: docs/performance.md.
+# qemu-nbds of the same SAN: medians, of moves that take turns, give or take
+# 5 ms, since those of one server differ from run to run (2 to 6 ms for qemu-nbd
+# on a machine that did nothing else).  Redirected, its last requests take one
+# hop more over TLS: docs/performance.md.
 # Timeline: there and back, VM_ROUNDS times, with both hosts local, with a
 # redirected, with b redirected; then, right before it is told to go, the host
 # that it leaves loses the SAN, the host that it goes to does, and the proxy that
@@ -28,6 +30,8 @@ VM_ROUNDS=${VM_ROUNDS:-${FAULT_ALL:+5}}
 VM_ROUNDS=${VM_ROUNDS:-1}
 VM_FAULTS=${FAULT_ALL:+${VM_FAULTS-}}
 VM_FAULTS=${VM_FAULTS:-1} # times each fault; only with FAULT_ALL more than once
+
+NOISE_MS=5
 
 # ---- the plain one ---------------------------------------------------------------
 
@@ -170,7 +174,7 @@ if [[ ${FAULT_ALL-} ]]; then
 fi
 if [[ -n ${VM_HOST[2]-} ]]; then
     at_most "downtime, against that of qemu-nbd" "$(median both-local 1 3)" \
-        "$(($(median both-local 2 3) * 3 / 2))"
+        "$(($(median both-local 2 3) * 3 / 2 + NOISE_MS))"
     vm_end 2 a
 fi
 
