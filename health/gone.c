@@ -285,30 +285,28 @@ gone_lines(const struct gone *g, const struct gone_word *words, size_t n)
     return lines;
 }
 
-bool
-gone_clear(const json_t *lines)
+static bool
+all_are(const json_t *lines, const char *key, bool value)
 {
     const json_t *line;
     size_t i;
 
     json_array_foreach(lines, i, line)
     {
-        if (!json_is_true(json_object_get(line, "clear")))
+        if (json_is_true(json_object_get(line, key)) != value)
             return false;
     }
     return true;
 }
 
 bool
+gone_clear(const json_t *lines)
+{
+    return all_are(lines, "clear", true);
+}
+
+bool
 gone_stale(const json_t *lines)
 {
-    const json_t *line;
-    size_t i;
-
-    json_array_foreach(lines, i, line)
-    {
-        if (json_is_true(json_object_get(line, "stale")))
-            return true;
-    }
-    return false;
+    return !all_are(lines, "stale", false);
 }

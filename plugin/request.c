@@ -32,8 +32,7 @@
 
 #define LIMIT_LOOK_MS 100 /* once the limit has passed: has the route gone? */
 
-#define CLIENT_LOOK_MS                                                         \
-    1000 /* of one that is held: is its client still there? */
+#define CLIENT_LOOK_MS 1000 /* of one that is held: is its client there? */
 
 /* What came of one piece on our own paths, where it is no error. */
 #define NOT_BEGUN 1 /* the route is being left */

@@ -15,8 +15,8 @@ struct request {
     uint64_t offset; /* bytes */
     uint64_t count;  /* bytes; 0 for LUN_FLUSH */
     char *data;      /* READ: filled; WRITE: read only; the VM's buffer */
-    /* has the client gone that asked for it?  From the calling thread; or NULL
-     */
+    /* has the client gone that asked for it?  Called by the thread that runs
+     * the request; NULL: nobody can tell */
     bool (*client_gone)(void);
 };
 
